@@ -1,1 +1,107 @@
-//! broker
+//! Transport between front ends and signers. Everything that travels is a hint: the ledger is the truth, and what the broker loses,
+//! signers claim from the ledger.
+//!
+//! [`Broker`] is the seam; every adapter passes the contract suite ([`suite`]) against the real engine.
+
+pub mod embedded;
+pub mod suite;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use domain::{
+    id::Incarnation,
+    lane::{Carrier, Lane},
+};
+
+/// A broker's failure. It never changes what was accepted.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum BrokerError {
+    /// The lane's queue is full: signers will claim from the ledger.
+    #[error("lane {0} is full on the broker")]
+    Full(Lane),
+    /// Nobody serves the lane now.
+    #[error("no signer serves lane {0}")]
+    Unserved(Lane),
+    /// Nobody of that name waits for answers.
+    #[error("no front end {0} takes answers")]
+    Unanswerable(Incarnation),
+    /// The broker cannot be reached, or does not answer in time.
+    #[error("broker unavailable: {0}")]
+    Unavailable(String),
+}
+
+/// The broker.
+#[async_trait]
+pub trait Broker: Send + Sync + std::fmt::Debug {
+    /// How this lane's jobs travel.
+    fn carrier(&self, lane: &Lane) -> Carrier;
+
+    /// Publishes a sealed envelope (`wire::envelope`) that carries `jobs` jobs of `lane`: to the lane's queue, or, when its carrier is
+    /// the ledger, as a wake-up without a body.
+    async fn publish(&self, lane: &Lane, envelope: Bytes, jobs: usize) -> Result<(), BrokerError>;
+
+    /// Opens a signer's inbox for these lanes. At most `prefetch` jobs of each lane are out and not settled at a time.
+    async fn serve(&self, signer: &Incarnation, lanes: &[Lane], prefetch: usize)
+    -> Result<Box<dyn Inbox>, BrokerError>;
+
+    /// Opens a front end's inbox for answers (`wire::answer`), at most `limit` of them waiting; what is over is dropped, since the
+    /// ledger has it.
+    async fn answers(&self, frontend: &Incarnation, limit: usize) -> Result<Box<dyn Answers>, BrokerError>;
+
+    /// Sends a sealed answer to a front end.
+    async fn answer(&self, frontend: &Incarnation, answer: Bytes) -> Result<(), BrokerError>;
+
+    /// Sets aside what cannot be verified or parsed.
+    async fn quarantine(&self, lane: &Lane, body: Bytes, reason: &str) -> Result<(), BrokerError>;
+
+    /// How many bodies are set aside.
+    async fn quarantined(&self) -> Result<usize, BrokerError>;
+}
+
+/// What a signer receives.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Incoming {
+    /// An envelope: to be verified, then begun, then settled.
+    Delivery(Delivery),
+    /// There is something in the ledger for this lane.
+    WakeUp(Lane),
+}
+
+/// An envelope that is out to a signer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Delivery {
+    /// Which lane it was published to.
+    pub lane: Lane,
+    /// Names it towards [`Inbox::settle`] and [`Inbox::give_back`].
+    pub tag: u64,
+    /// The sealed envelope.
+    pub body: Bytes,
+    /// Whether it was out before.
+    pub redelivered: bool,
+}
+
+/// A signer's inbox. Dropping it gives everything back that is not settled.
+#[async_trait]
+pub trait Inbox: Send + std::fmt::Debug {
+    /// The next message. `None` when the broker has closed the inbox: open another. Cancel safe.
+    async fn next(&mut self) -> Option<Incoming>;
+
+    /// These are begun, or known not to be wanted.
+    async fn settle(&mut self, tags: &[u64]) -> Result<(), BrokerError>;
+
+    /// These go back to where they came from.
+    async fn give_back(&mut self, tags: &[u64]) -> Result<(), BrokerError>;
+
+    /// Stops delivery from a lane; what is out of it and not settled is given back.
+    async fn pause(&mut self, lane: &Lane) -> Result<(), BrokerError>;
+
+    /// Starts it again.
+    async fn resume(&mut self, lane: &Lane) -> Result<(), BrokerError>;
+}
+
+/// A front end's inbox for answers.
+#[async_trait]
+pub trait Answers: Send + std::fmt::Debug {
+    /// The next sealed answer. `None` when the broker has closed the inbox. Cancel safe.
+    async fn next(&mut self) -> Option<Bytes>;
+}

@@ -1,1 +1,63 @@
-//! keys
+//! Where private keys live. [`Keys`] is one token: a software key store now, a PKCS#11 token behind the same contract suite
+//! ([`suite`]).
+//!
+//! Calls block: they run on the signer's bounded pool, never on an async worker.
+
+pub mod soft;
+pub mod suite;
+
+use domain::{
+    failure::KeysFailure,
+    id::TokenId,
+    key::{KeyType, SignatureAlgorithm},
+};
+
+/// Name of a key on its token: CKA_ID in hexadecimal, or a soft key's name.
+pub type KeyName = String;
+
+/// A key that is on a token.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeyInfo {
+    /// Its name there.
+    pub name: KeyName,
+    /// Its type.
+    pub key_type: KeyType,
+    /// DER SubjectPublicKeyInfo.
+    pub public_key: Vec<u8>,
+}
+
+/// What went wrong on a token: the failure that decides what follows, and words for people.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("token {token}: {detail}")]
+pub struct KeysError {
+    /// Which token.
+    pub token: TokenId,
+    /// Classified here, once, where it was met.
+    pub failure: KeysFailure,
+    /// For people; no secrets.
+    pub detail: String,
+}
+
+/// One token.
+pub trait Keys: Send + Sync + std::fmt::Debug {
+    /// Its name.
+    fn token(&self) -> &TokenId;
+
+    /// Whether keys here are fit for a real CA. Soft keys are not, and `issuer list` says so.
+    fn fit_for_real_ca(&self) -> bool;
+
+    /// Every key on the token.
+    fn list(&self) -> Result<Vec<KeyInfo>, KeysError>;
+
+    /// One key; `None` when it is not there.
+    fn find(&self, name: &str) -> Result<Option<KeyInfo>, KeysError>;
+
+    /// Makes a key that never leaves the token. Fails if the name is taken.
+    fn generate(&self, name: &str, key_type: KeyType) -> Result<KeyInfo, KeysError>;
+
+    /// Signs a message (not a digest). ECDSA signatures come in DER (RFC 3279, 2.2.3), RSA as PKCS#1 v1.5.
+    fn sign(&self, name: &str, algorithm: SignatureAlgorithm, message: &[u8]) -> Result<Vec<u8>, KeysError>;
+
+    /// Destroys a key. It cannot be undone.
+    fn destroy(&self, name: &str) -> Result<(), KeysError>;
+}

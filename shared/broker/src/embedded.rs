@@ -1,0 +1,1 @@
+//! The embedded adapter: lanes in memory.

@@ -1,0 +1,238 @@
+//! What operators, accounts and the registry read and write.
+
+use std::time::Duration;
+
+use domain::{
+    bytes::Digest,
+    id::{AccountId, Incarnation, IssuerId, ProfileId, Serial},
+    issuer::{IssuerState, Role, Usage},
+    job::State,
+    lane::Lane,
+    time::Timestamp,
+};
+use serde::{Deserialize, Serialize};
+
+/// What a process says of itself with each heartbeat.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Announcement {
+    /// Which run of which node.
+    pub incarnation: Incarnation,
+    /// What it does.
+    pub role: Role,
+    /// Program version.
+    pub version: String,
+    /// Registry revision that it applies.
+    pub revision: u64,
+    /// Issuers whose keys it holds (signers).
+    pub issuers: Vec<IssuerId>,
+    /// Breakers that are not closed: issuer and state.
+    pub breakers: Vec<(IssuerId, String)>,
+    /// Jobs in flight.
+    pub in_flight: u64,
+}
+
+/// The store's answer to a heartbeat.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Heartbeat {
+    /// The store's time.
+    pub now: Timestamp,
+    /// Number of the last revision.
+    pub head: u64,
+}
+
+/// An announcement and the state of its lease.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Announced {
+    /// What it said.
+    pub announcement: Announcement,
+    /// When its lease ends, or ended.
+    pub lease_until: Timestamp,
+    /// When it last said so.
+    pub seen: Timestamp,
+}
+
+/// The registry's number and the store's time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Head {
+    /// Number of the last revision; 0 before the first.
+    pub revision: u64,
+    /// The store's time.
+    pub now: Timestamp,
+}
+
+/// An issuer as accept, begin and finish join it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IssuerRow {
+    /// Which.
+    pub id: IssuerId,
+    /// State.
+    pub state: IssuerState,
+    /// Usage bits.
+    pub usage: Usage,
+    /// Earliest notAfter of its chain, UNIX seconds.
+    pub not_after: i64,
+}
+
+/// Whether something was appended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Appended {
+    /// It was.
+    Done,
+    /// Something else was appended first; the number is the head's.
+    Conflict(u64),
+}
+
+/// What is counted for ever.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Counter {
+    /// Certificates issued.
+    Issued,
+    /// Certificates revoked.
+    Revoked,
+}
+
+/// Which time a statistics window is over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Statistics {
+    /// Issued: by the time of issuance.
+    Issued,
+    /// Revoked: by revocationDate.
+    Revoked,
+    /// Expiring: by notAfter.
+    Expiring,
+}
+
+/// One page of a window.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StatisticsQuery {
+    /// Whose.
+    pub account: AccountId,
+    /// Which.
+    pub statistics: Statistics,
+    /// First second that counts, UNIX.
+    pub from: i64,
+    /// Last second that counts, UNIX.
+    pub to: i64,
+    /// Page, from 1.
+    pub page: u32,
+    /// Entries a page.
+    pub per_page: u32,
+}
+
+/// The answer: entries ascending by serial.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StatisticsPage {
+    /// Entries of this page.
+    pub entries: Vec<StatisticsEntry>,
+    /// Entries of all pages.
+    pub total: u64,
+}
+
+/// A certificate in a window.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StatisticsEntry {
+    /// Serial.
+    pub job: Serial,
+    /// notBefore, UNIX seconds.
+    pub not_before: i64,
+    /// notAfter, UNIX seconds.
+    pub not_after: i64,
+}
+
+/// What jobs an operator wants to see. Absent fields do not restrict.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct JobFilter {
+    /// State.
+    pub state: Option<State>,
+    /// Issuer.
+    pub issuer: Option<IssuerId>,
+    /// Account.
+    pub account: Option<AccountId>,
+    /// Only serials below this one.
+    pub before: Option<Serial>,
+    /// At most this many (and never more than 1,000).
+    pub limit: u32,
+}
+
+/// A job in a list.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JobSummary {
+    /// Which.
+    pub job: Serial,
+    /// Issuer and class.
+    pub lane: Lane,
+    /// Whose.
+    pub account: AccountId,
+    /// Under which profile.
+    pub profile: ProfileId,
+    /// State.
+    pub state: State,
+    /// When it was accepted.
+    pub accepted_at: Timestamp,
+    /// Until when anybody wants it.
+    pub sign_by: Timestamp,
+    /// Whether it is revoked.
+    pub revoked: bool,
+}
+
+/// Something that happened to a job.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JobEvent {
+    /// Which.
+    pub job: Serial,
+    /// A word: `deferred`, `taken_over`, `altered`, `poisoned`, `resigned` ...
+    pub kind: String,
+    /// For people.
+    pub detail: String,
+    /// Who says so.
+    pub by: String,
+    /// When; the store sets it.
+    pub at: Timestamp,
+}
+
+/// What operators can switch on a lane.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct LaneSwitches {
+    /// Jobs are accepted and none is begun.
+    pub paused: bool,
+    /// None is accepted and those that are there are begun.
+    pub draining: bool,
+    /// Jobs are accepted as parked.
+    pub diverted: bool,
+}
+
+/// A lane, as the ledger sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LaneStatus {
+    /// Which.
+    pub lane: Lane,
+    /// Its switches.
+    pub switches: LaneSwitches,
+    /// Jobs that wait.
+    pub queued: u64,
+    /// Jobs that are worked on.
+    pub signing: u64,
+    /// Jobs that are set aside.
+    pub parked: u64,
+    /// How long the oldest queued job has waited.
+    pub oldest: Option<Duration>,
+}
+
+/// One link of a writer's audit chain: the events of one flush. Hash and signature are made by `wire::audit`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AuditLink {
+    /// Whose chain: `node#run`-less node name.
+    pub writer: String,
+    /// From 1, without gaps.
+    pub sequence: u64,
+    /// When the writer made it.
+    pub at: Timestamp,
+    /// Hash of the writer's link before; zeros before the first.
+    pub previous: Digest,
+    /// JSON array of events, the very bytes that were hashed.
+    pub events: Vec<u8>,
+    /// SHA-256 over all of the above.
+    pub hash: Digest,
+    /// The writer's Ed25519 signature over `hash` with a context.
+    pub signature: Vec<u8>,
+}
