@@ -1,5 +1,6 @@
 //! The decisions of Bulkhead, without clock, randomness or I/O: `now` and `entropy` are arguments, events go in and effects come out.
 
+pub mod admission;
 pub mod bytes;
 pub mod failure;
 pub mod id;
@@ -9,6 +10,8 @@ pub mod key;
 pub mod lane;
 pub mod policy;
 pub mod registry;
+pub mod repeat;
 pub mod request;
 pub mod statement;
+pub mod template;
 pub mod time;

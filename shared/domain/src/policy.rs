@@ -2,11 +2,75 @@
 //!
 //! One type serves as wire document and as the rules themselves, so that what clients are told is what is checked.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::OnceLock};
 
+use regex::{Regex, RegexBuilder};
 use serde::{Deserialize, Serialize};
 
 use crate::key::KeyType;
+
+/// A regular expression, or a literal where the field is static. Compiled once, at its first use.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(from = "String", into = "String")]
+pub struct Pattern {
+    text: String,
+    compiled: OnceLock<Option<Regex>>,
+}
+
+/// How many bytes a compiled pattern may take: a policy is an operator's, but its cost is everybody's.
+const PATTERN_SIZE_LIMIT: usize = 1 << 20;
+
+impl Pattern {
+    /// The text as it was written.
+    pub fn as_str(&self) -> &str {
+        &self.text
+    }
+
+    /// Whether the whole of `value` matches. A pattern that does not compile matches nothing.
+    pub fn matches(&self, value: &str) -> bool {
+        self.compiled().is_some_and(|regex| regex.is_match(value))
+    }
+
+    /// Whether the text is a regular expression within the size limit.
+    pub fn is_valid(&self) -> bool {
+        self.compiled().is_some()
+    }
+
+    fn compiled(&self) -> Option<&Regex> {
+        let anchored = || {
+            RegexBuilder::new(&format!(r"\A(?:{})\z", self.text))
+                .size_limit(PATTERN_SIZE_LIMIT)
+                .build()
+                .ok()
+        };
+        self.compiled.get_or_init(anchored).as_ref()
+    }
+}
+
+impl From<String> for Pattern {
+    fn from(text: String) -> Self {
+        Self {
+            text,
+            compiled: OnceLock::new(),
+        }
+    }
+}
+impl From<&str> for Pattern {
+    fn from(text: &str) -> Self {
+        text.to_owned().into()
+    }
+}
+impl From<Pattern> for String {
+    fn from(pattern: Pattern) -> Self {
+        pattern.text
+    }
+}
+impl PartialEq for Pattern {
+    fn eq(&self, other: &Self) -> bool {
+        self.text == other.text
+    }
+}
+impl Eq for Pattern {}
 
 /// Whether a field may, must or must not be in a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -31,7 +95,7 @@ pub struct StringPolicy {
     pub presence: Presence,
     /// Regular expression, or literal when static.
     #[serde(default)]
-    pub format: String,
+    pub format: Pattern,
 }
 
 /// One whole number.
@@ -58,7 +122,7 @@ pub struct ListPolicy {
     pub is_static: bool,
     /// Values or patterns.
     #[serde(default)]
-    pub list: Vec<String>,
+    pub list: Vec<Pattern>,
     /// Least number of values in a request.
     pub mincount: u32,
     /// Greatest number of values in a request; 0 forbids the field.
@@ -94,7 +158,7 @@ pub struct TypeAndValuePolicy {
     pub value_type: ValueType,
     /// Regular expression, or literal when static.
     #[serde(default)]
-    pub value_format: String,
+    pub value_format: Pattern,
     /// Least number of values.
     pub mincount: u32,
     /// Greatest number of values.
@@ -273,7 +337,7 @@ pub struct CustomExtensionPolicy {
     pub value_type: ValueType,
     /// Regular expression, or literal when static.
     #[serde(default)]
-    pub value_format: String,
+    pub value_format: Pattern,
 }
 
 /// A choice out of a list.
