@@ -3,6 +3,7 @@
 pub mod admission;
 pub mod bytes;
 pub mod failure;
+pub mod fair;
 pub mod id;
 pub mod issuer;
 pub mod job;
