@@ -1,6 +1,9 @@
 //! X.509 for Bulkhead: bytes in, bytes out. No private key, no clock, no randomness, no I/O.
 
 mod asn1;
+pub mod certificate;
+pub mod chain;
+pub mod issuer;
 pub mod key;
 pub mod pem;
 pub mod signature;
