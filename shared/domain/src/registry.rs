@@ -224,7 +224,7 @@ pub struct Revision {
     pub previous: Digest,
     /// JSON array of [`Change`], the very bytes that were hashed.
     pub body: crate::bytes::Blob,
-    /// SHA-256 over number, previous and body (`wire::trust`).
+    /// SHA-256 over number, previous, time, node and body (`wire::trust`).
     pub hash: Digest,
     /// The control node that signed it.
     pub node: NodeId,
