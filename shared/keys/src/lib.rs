@@ -12,7 +12,7 @@ use domain::{
     key::{KeyType, SignatureAlgorithm},
 };
 
-/// Name of a key on its token: CKA_ID in hexadecimal, or a soft key's name.
+/// Name of a key on its token: `CKA_ID` in hexadecimal, or a soft key's name.
 pub type KeyName = String;
 
 /// A key that is on a token.
@@ -22,7 +22,7 @@ pub struct KeyInfo {
     pub name: KeyName,
     /// Its type.
     pub key_type: KeyType,
-    /// DER SubjectPublicKeyInfo.
+    /// DER `SubjectPublicKeyInfo`.
     pub public_key: Vec<u8>,
 }
 
