@@ -3,6 +3,7 @@
 //! Whatever one of our processes says to another is signed by its node and verified before a byte of it is parsed ([`signed`]);
 //! who may say what follows from the registry ([`trust`]). Every document has a version, and an unknown version is an error of its own.
 
+pub mod admin;
 pub mod answer;
 pub mod attest;
 pub mod envelope;

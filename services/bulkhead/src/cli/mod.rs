@@ -1,0 +1,143 @@
+//! The command tree: what can be typed, and the words that `--help` says about it.
+
+mod account;
+mod cert;
+mod issuer;
+mod operate;
+mod up;
+
+pub use account::{AccountAdd, AccountCommand, ProfileCommand, ProfileSample};
+pub use cert::{CertCommand, CertIssue, CertRevoke};
+pub use issuer::{
+    IssuerActivate, IssuerCommand, IssuerCsr, IssuerImport, IssuerKeygen, IssuerSwitch, Legacy, Placement,
+};
+pub use operate::{ConfigCommand, JobCommand, JobList, LaneCommand, NodeCommand, OperatorCommand};
+pub use up::Up;
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use domain::id::OperatorId;
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0  done
+  1  failed: the program, the network or the service
+  2  usage: an argument or the configuration is wrong
+  3  partly done
+  4  refused: by policy, by state or for lack of a role";
+
+/// Certificate issuance that one bad issuer cannot stop.
+#[derive(Debug, Parser)]
+#[command(name = "bulkhead", version, max_term_width = 100, after_help = EXIT_CODES, propagate_version = true)]
+#[command(arg_required_else_help = true, subcommand_required = true, disable_help_subcommand = true)]
+pub struct Cli {
+    /// Options of every command.
+    #[command(flatten)]
+    pub common: Common,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Options of every command.
+#[derive(Debug, Clone, Args)]
+pub struct Common {
+    /// How to print the result
+    #[arg(long, global = true, value_enum, default_value_t, help_heading = "Everywhere")]
+    pub output: Output,
+    /// The context file that `bulkhead up` writes: addresses and credentials [default: ./bulkhead-data/context.json]
+    #[arg(
+        long,
+        global = true,
+        env = "BULKHEAD_CONTEXT",
+        hide_env_values = true,
+        value_name = "FILE",
+        help_heading = "Everywhere"
+    )]
+    pub context: Option<PathBuf>,
+    /// The operator who acts [default: the context file's first]
+    #[arg(long = "as", global = true, value_name = "NAME", help_heading = "Everywhere")]
+    pub operator: Option<OperatorId>,
+}
+
+/// How a result is printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub enum Output {
+    /// For people
+    #[default]
+    Table,
+    /// For programs: one JSON document
+    Json,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Start everything in one process
+    Up(Up),
+    /// Check a configuration file, or print one with every default
+    #[command(subcommand, arg_required_else_help = true)]
+    Config(ConfigCommand),
+    /// Issue, show and revoke certificates
+    #[command(subcommand, arg_required_else_help = true)]
+    Cert(CertCommand),
+    /// Issuers: what signs
+    #[command(subcommand, arg_required_else_help = true)]
+    Issuer(IssuerCommand),
+    /// Profiles: what may be issued
+    #[command(subcommand, arg_required_else_help = true)]
+    Profile(ProfileCommand),
+    /// Accounts: who may ask
+    #[command(subcommand, arg_required_else_help = true)]
+    Account(AccountCommand),
+    /// Jobs: what was asked for, and what came of it
+    #[command(subcommand, arg_required_else_help = true)]
+    Job(JobCommand),
+    /// Lanes: the open jobs of one issuer and class
+    #[command(subcommand, arg_required_else_help = true)]
+    Lane(LaneCommand),
+    /// Operators: who may act
+    #[command(subcommand, arg_required_else_help = true)]
+    Operator(OperatorCommand),
+    /// Nodes: processes with a key of their own
+    #[command(subcommand, arg_required_else_help = true)]
+    Node(NodeCommand),
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fmt::Write;
+
+    use clap::CommandFactory;
+
+    use super::*;
+
+    /// Every help text of the tree, one after the other.
+    fn help(command: &mut clap::Command, path: &str, into: &mut String) {
+        let name = format!("{path} {}", command.get_name());
+        let text = command.clone().bin_name(name.trim()).render_long_help().to_string();
+        let text: String = text.lines().fold(String::new(), |mut all, line| {
+            let _ = writeln!(all, "{}", line.trim_end());
+            all
+        });
+        let _ = writeln!(into, "##### {}\n{text}", name.trim());
+        for below in command.get_subcommands_mut() {
+            help(below, name.trim(), into);
+        }
+    }
+
+    #[test]
+    fn every_help_text_is_as_it_was_last_looked_at() {
+        let mut all = String::new();
+        let mut command = Cli::command().term_width(100);
+        command.build();
+        help(&mut command, "", &mut all);
+        insta::assert_snapshot!("help", all);
+    }
+
+    #[test]
+    fn the_command_tree_contradicts_itself_nowhere() {
+        Cli::command().debug_assert();
+    }
+}
