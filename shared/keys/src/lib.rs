@@ -55,6 +55,17 @@ pub trait Keys: Send + Sync + std::fmt::Debug {
     /// Makes a key that never leaves the token. Fails if the name is taken.
     fn generate(&self, name: &str, key_type: KeyType) -> Result<KeyInfo, KeysError>;
 
+    /// Takes in a key that was made elsewhere: unencrypted PKCS#8 in DER. Fails if the name is taken, and on every token that
+    /// holds only keys of its own making.
+    fn import(&self, name: &str, pkcs8_der: &[u8]) -> Result<KeyInfo, KeysError> {
+        let _ = pkcs8_der;
+        Err(KeysError {
+            token: self.token().clone(),
+            failure: KeysFailure::KeyUnfit,
+            detail: format!("takes in no key that was made elsewhere ({name}): make one with `issuer keygen`"),
+        })
+    }
+
     /// Signs a message (not a digest). ECDSA signatures come in DER (RFC 3279, 2.2.3), RSA as PKCS#1 v1.5.
     fn sign(&self, name: &str, algorithm: SignatureAlgorithm, message: &[u8]) -> Result<Vec<u8>, KeysError>;
 

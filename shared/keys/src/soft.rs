@@ -375,6 +375,10 @@ impl Keys for SoftKeys {
             .map_err(|fault| fault.of(&self.token))
     }
 
+    fn import(&self, name: &str, pkcs8_der: &[u8]) -> Result<KeyInfo, KeysError> {
+        Self::import(self, name, pkcs8_der)
+    }
+
     fn sign(&self, name: &str, algorithm: SignatureAlgorithm, message: &[u8]) -> Result<Vec<u8>, KeysError> {
         self.sign_with(name, algorithm, message)
             .map_err(|fault| fault.of(&self.token))
