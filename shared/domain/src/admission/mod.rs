@@ -162,6 +162,37 @@ pub fn admit(
     }
 }
 
+/// Settles a rekey under `terms` at `now`: what the old certificate says, for another key, from now on until the old one would have
+/// ended. Of `request` only the wanted signature and the proof of possession are looked at.
+pub fn rekey(
+    old: Content,
+    request: &Request,
+    key: &[u8],
+    key_type: KeyType,
+    terms: &Terms,
+    now: Timestamp,
+) -> Result<Content, Vec<Violation>> {
+    let mut findings = Findings(Vec::new());
+    settle_signature(request, &terms.profile.policy, &mut findings);
+    let content = Content {
+        public_key: Blob(key.to_vec()),
+        not_before: now.as_secs(),
+        not_after: within_issuer(old.not_after, terms),
+        ..old
+    };
+    if content.not_after <= content.not_before {
+        findings.add("validity.not_after", "is past: request a new certificate instead");
+        return findings.end(content);
+    }
+    match check(&content, key_type, &terms.profile, &terms.issuer) {
+        Ok(()) => findings.end(content),
+        Err(more) => {
+            findings.0.extend(more);
+            findings.end(content)
+        }
+    }
+}
+
 /// Judges a content by the whole of a profile: every rule, whoever settled it.
 pub fn check(content: &Content, key_type: KeyType, profile: &Profile, issuer: &Issuer) -> Result<(), Vec<Violation>> {
     let policy = &profile.policy;
@@ -221,9 +252,14 @@ fn times(request: &Request, terms: &Terms, now: Timestamp, findings: &mut Findin
     if not_after <= not_before {
         findings.add("validity.not_after", "is not after not_before");
     }
+    (not_before, within_issuer(not_after, terms))
+}
+
+/// A notAfter, shortened to the chain's own where the profile says so.
+fn within_issuer(not_after: i64, terms: &Terms) -> i64 {
     match terms.profile.beyond_issuer {
-        BeyondIssuer::Clip => (not_before, not_after.min(terms.issuer.not_after)),
-        BeyondIssuer::Refuse => (not_before, not_after),
+        BeyondIssuer::Clip => not_after.min(terms.issuer.not_after),
+        BeyondIssuer::Refuse => not_after,
     }
 }
 

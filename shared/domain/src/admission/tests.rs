@@ -225,6 +225,32 @@ fn nobody_wants_a_certificate_for_longer_than_two_days_after_its_not_before() {
 }
 
 #[test]
+fn a_rekey_says_the_same_for_another_key_until_the_same_end() {
+    let terms = terms();
+    let old = try_with(&terms, |_| {}).unwrap();
+    let later = NOW + Duration::from_hours(24);
+    let empty = Request::default();
+    let new = rekey(old.clone(), &empty, b"other key", KeyType::P256, &terms, later).unwrap();
+    assert_eq!(new.not_before, later.as_secs());
+    assert_eq!(*new.public_key, *b"other key");
+    let same = Content {
+        public_key: old.public_key.clone(),
+        not_before: old.not_before,
+        ..new
+    };
+    assert_eq!(same, old);
+
+    let wrong = rekey(old.clone(), &empty, b"other key", KeyType::P384, &terms, later).unwrap_err();
+    assert_eq!(wrong[0].kind, ViolationKind::KeyType);
+    let over = NOW + Duration::from_hours(24 * 366);
+    let past = rekey(old, &empty, b"other key", KeyType::P256, &terms, over).unwrap_err();
+    assert!(
+        past[0].to_string().starts_with("validity.not_after: is past"),
+        "{past:?}"
+    );
+}
+
+#[test]
 fn wildcards_need_their_own_permission() {
     let wild = |r: &mut Request| r.san.dns_names.push("*.example.com".into());
     assert!(try_with(&terms(), wild).is_ok());
