@@ -7,6 +7,7 @@ pub mod admin;
 pub mod answer;
 pub mod attest;
 pub mod envelope;
-
+pub mod hvca;
+pub mod problem;
 pub mod signed;
 pub mod trust;
