@@ -204,7 +204,6 @@ fn check_primitive(element: Element<'_>) -> Result<(), Fault> {
 fn is_minimal_integer(value: &[u8]) -> bool {
     match value {
         [] => false,
-        [_] => true,
         [0, second, ..] => second & 0x80 != 0,
         [0xff, second, ..] => second & 0x80 == 0,
         _ => true,
@@ -267,12 +266,11 @@ pub(crate) fn element(tag: u8, contents: &[&[u8]]) -> Vec<u8> {
     let octets = &octets[octets.iter().take_while(|octet| **octet == 0).count()..];
     let mut bytes = Vec::with_capacity(length + 2 + octets.len());
     bytes.push(tag);
-    match length {
-        0..=0x7f => bytes.push(length.to_le_bytes()[0]),
-        _ => {
-            bytes.push(0x80 | octets.len().to_le_bytes()[0]);
-            bytes.extend_from_slice(octets);
-        }
+    if length < 0x80 {
+        bytes.push(length.to_le_bytes()[0]);
+    } else {
+        bytes.push(0x80 | octets.len().to_le_bytes()[0]);
+        bytes.extend_from_slice(octets);
     }
     for part in contents {
         bytes.extend_from_slice(part);

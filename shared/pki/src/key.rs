@@ -4,6 +4,8 @@ use domain::key::KeyType;
 
 use crate::asn1::{Element, Fault, dotted, name_of, tag};
 
+pub use crate::weakness::{Weakness, weakness};
+
 /// The key types that are accepted, for messages.
 const ACCEPTED: &str = "use RSA with 2048, 3072 or 4096 bits, ECDSA on P-256, P-384 or P-521 (named curve), or Ed25519";
 

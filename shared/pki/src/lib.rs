@@ -3,10 +3,12 @@
 mod asn1;
 pub mod certificate;
 pub mod chain;
+pub mod csr;
 pub mod issuer;
 pub mod key;
 pub mod pem;
 pub mod signature;
+mod weakness;
 
 use domain::bytes::Digest;
 

@@ -282,7 +282,7 @@ mod tests {
             etsi_qc_pds: [("en".to_owned(), "https://e.example/p".to_owned())].into(),
             ..QualifiedStatements::default()
         };
-        let mut expected = Vec::new();
+        let mut expected: Vec<u8> = Vec::new();
         expected.extend(b"\x30\x08\x06\x06\x04\x00\x8e\x46\x01\x01");
         expected.extend(b"\x30\x0b\x06\x06\x04\x00\x8e\x46\x01\x03\x02\x01\x07");
         expected
