@@ -10,6 +10,7 @@ pub mod job;
 pub mod key;
 pub mod lane;
 pub mod policy;
+pub mod reconcile;
 pub mod registry;
 pub mod repeat;
 pub mod request;
