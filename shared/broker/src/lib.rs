@@ -33,14 +33,16 @@ pub enum BrokerError {
 /// The broker.
 #[async_trait]
 pub trait Broker: Send + Sync + std::fmt::Debug {
-    /// How this lane's jobs travel.
+    /// How this lane's jobs travel. The first lanes that anybody names get queues of their own; the answer never changes afterwards.
     fn carrier(&self, lane: &Lane) -> Carrier;
 
-    /// Publishes a sealed envelope (`wire::envelope`) that carries `jobs` jobs of `lane`: to the lane's queue, or, when its carrier is
-    /// the ledger, as a wake-up without a body.
+    /// Publishes a sealed envelope (`wire::envelope`) that carries `jobs` jobs of `lane`: to the lane's queue, which keeps it until
+    /// somebody serves the lane ([`BrokerError::Full`] past its limit), or, when its carrier is the ledger, as a wake-up without a body
+    /// to every signer that serves the lane now ([`BrokerError::Unserved`] if none does).
     async fn publish(&self, lane: &Lane, envelope: Bytes, jobs: usize) -> Result<(), BrokerError>;
 
-    /// Opens a signer's inbox for these lanes. At most `prefetch` jobs of each lane are out and not settled at a time.
+    /// Opens a signer's inbox for these lanes. At most `prefetch` jobs of each lane are out and not settled at a time; an envelope with
+    /// more jobs than that comes alone. Signers that serve the same lane are delivered to in turn.
     async fn serve(&self, signer: &Incarnation, lanes: &[Lane], prefetch: usize)
     -> Result<Box<dyn Inbox>, BrokerError>;
 
@@ -63,7 +65,7 @@ pub trait Broker: Send + Sync + std::fmt::Debug {
 pub enum Incoming {
     /// An envelope: to be verified, then begun, then settled.
     Delivery(Delivery),
-    /// There is something in the ledger for this lane.
+    /// There is something in the ledger for this lane. At most one of each lane waits in an inbox.
     WakeUp(Lane),
 }
 
@@ -72,7 +74,7 @@ pub enum Incoming {
 pub struct Delivery {
     /// Which lane it was published to.
     pub lane: Lane,
-    /// Names it towards [`Inbox::settle`] and [`Inbox::give_back`].
+    /// Names this delivery towards [`Inbox::settle`] and [`Inbox::give_back`]; another delivery of the same envelope has another.
     pub tag: u64,
     /// The sealed envelope.
     pub body: Bytes,
@@ -81,10 +83,16 @@ pub struct Delivery {
 }
 
 /// A signer's inbox. Dropping it gives everything back that is not settled.
+///
+/// What is given back goes to the head of its lane, in its old order, and comes again as redelivered. Tags that mean nothing (settled,
+/// given back, never given) are ignored.
 #[async_trait]
 pub trait Inbox: Send + std::fmt::Debug {
-    /// The next message. `None` when the broker has closed the inbox: open another. Cancel safe.
+    /// The next message, lanes in turn. `None` when the broker has closed the inbox: open another. Cancel safe.
     async fn next(&mut self) -> Option<Incoming>;
+
+    /// Serves these lanes as well; those it serves already go on as they are.
+    async fn add(&mut self, lanes: &[Lane]) -> Result<(), BrokerError>;
 
     /// These are begun, or known not to be wanted.
     async fn settle(&mut self, tags: &[u64]) -> Result<(), BrokerError>;
@@ -92,7 +100,7 @@ pub trait Inbox: Send + std::fmt::Debug {
     /// These go back to where they came from.
     async fn give_back(&mut self, tags: &[u64]) -> Result<(), BrokerError>;
 
-    /// Stops delivery from a lane; what is out of it and not settled is given back.
+    /// Stops delivery from a lane; what is out of it and not settled is given back. A wake-up that comes meanwhile waits.
     async fn pause(&mut self, lane: &Lane) -> Result<(), BrokerError>;
 
     /// Starts it again.

@@ -1,0 +1,128 @@
+//! Wake-ups, answers, quarantine.
+
+use std::slice::from_ref;
+
+use bytes::Bytes;
+use tokio::time::timeout;
+
+use super::{LIMIT, Subject, body, expect, incarnation, lane, message};
+use crate::{Answers, BrokerError, Incoming};
+
+pub(super) async fn wakes_up(subject: Subject) {
+    let lane = subject.ledger_lane();
+    let unheard = subject.broker.publish(&lane, body(&lane, 0), 1).await;
+    assert_eq!(unheard, Err(BrokerError::Unserved(lane.clone())));
+
+    let mut inboxes = Vec::new();
+    for run in 0..2 {
+        let opened = subject
+            .broker
+            .serve(&incarnation("signer", run), from_ref(&lane), 64)
+            .await;
+        inboxes.push(opened.expect("several signers may serve a lane"));
+    }
+    subject.publish(&lane, [1], 1).await;
+    for inbox in &mut inboxes {
+        assert_eq!(message(inbox).await, Incoming::WakeUp(lane.clone()));
+        subject.quiet(inbox).await;
+    }
+    subject.publish(&lane, [2], 1).await;
+    assert_eq!(message(&mut inboxes[0]).await, Incoming::WakeUp(lane.clone()));
+
+    drop(inboxes);
+    let unheard = subject.broker.publish(&lane, body(&lane, 3), 1).await;
+    assert_eq!(unheard, Err(BrokerError::Unserved(lane)));
+}
+
+pub(super) async fn coalesces(subject: Subject) {
+    let lane = subject.ledger_lane();
+    let other = self::lane("own-0");
+    let mut inbox = subject.serve(&[lane.clone(), other.clone()], 64).await;
+    // More than any queue takes: wake-ups have no queue.
+    subject.publish(&lane, 0..subject.lane_envelopes + 5, 1).await;
+    tokio::time::sleep(subject.patience).await;
+    assert_eq!(message(&mut inbox).await, Incoming::WakeUp(lane.clone()));
+    subject.quiet(&mut inbox).await;
+    subject.publish(&other, [0], 1).await;
+    expect(&mut inbox, &other, [0]).await;
+}
+
+pub(super) async fn wakes_after_a_pause(subject: Subject) {
+    let lane = subject.ledger_lane();
+    let mut inbox = subject.serve(from_ref(&lane), 64).await;
+    assert_eq!(inbox.pause(&lane).await, Ok(()));
+    subject.publish(&lane, 0..3, 1).await;
+    subject.quiet(&mut inbox).await;
+    assert_eq!(inbox.resume(&lane).await, Ok(()));
+    assert_eq!(message(&mut inbox).await, Incoming::WakeUp(lane.clone()));
+    subject.quiet(&mut inbox).await;
+}
+
+async fn answer(inbox: &mut Box<dyn Answers>) -> Bytes {
+    let answer = timeout(LIMIT, inbox.next()).await.expect("an answer should have come");
+    answer.expect("the inbox should be open")
+}
+
+pub(super) async fn answers(subject: Subject) {
+    let broker = &subject.broker;
+    let (now, before, elsewhere) = (
+        incarnation("front", 2),
+        incarnation("front", 1),
+        incarnation("other", 2),
+    );
+    let mut mine = broker.answers(&now, 8).await.expect("a front end may take answers");
+    let mut others = broker
+        .answers(&elsewhere, 8)
+        .await
+        .expect("a front end may take answers");
+    for (to, text) in [(&now, "one"), (&elsewhere, "two"), (&now, "three")] {
+        assert_eq!(broker.answer(to, Bytes::from(text)).await, Ok(()));
+    }
+    let late = broker.answer(&before, Bytes::from("late")).await;
+    assert_eq!(late, Err(BrokerError::Unanswerable(before)));
+    assert_eq!(answer(&mut mine).await, "one");
+    assert_eq!(answer(&mut mine).await, "three");
+    assert_eq!(answer(&mut others).await, "two");
+    assert!(timeout(subject.patience, mine.next()).await.is_err());
+
+    drop(mine);
+    let late = broker.answer(&now, Bytes::from("late")).await;
+    assert_eq!(late, Err(BrokerError::Unanswerable(now)));
+    assert_eq!(broker.answer(&elsewhere, Bytes::from("four")).await, Ok(()));
+    assert_eq!(answer(&mut others).await, "four");
+}
+
+pub(super) async fn too_many_answers(subject: Subject) {
+    let front_end = incarnation("front", 1);
+    let mut inbox = subject
+        .broker
+        .answers(&front_end, 3)
+        .await
+        .expect("a front end may take answers");
+    for number in 0..6 {
+        let sent = subject.broker.answer(&front_end, Bytes::from(number.to_string())).await;
+        assert_eq!(sent, Ok(()), "an answer is a hint: nobody is told that it was dropped");
+    }
+    tokio::time::sleep(subject.patience).await;
+    for number in 0..3 {
+        assert_eq!(answer(&mut inbox).await, number.to_string());
+    }
+    assert!(timeout(subject.patience, inbox.next()).await.is_err());
+    assert_eq!(subject.broker.answer(&front_end, Bytes::from("after")).await, Ok(()));
+    assert_eq!(answer(&mut inbox).await, "after");
+}
+
+pub(super) async fn quarantine(subject: Subject) {
+    let lane = lane("a");
+    assert_eq!(subject.broker.quarantined().await, Ok(0));
+    for number in 0..3 {
+        let set_aside = subject
+            .broker
+            .quarantine(&lane, body(&lane, number), "signature does not verify")
+            .await;
+        assert_eq!(set_aside, Ok(()));
+    }
+    assert_eq!(subject.broker.quarantined().await, Ok(3));
+    let mut inbox = subject.serve(&[lane], 64).await;
+    subject.quiet(&mut inbox).await;
+}
