@@ -67,6 +67,8 @@ pub enum Failure {
     IssuerDestroyed,
     /// What the ledger says is not what a front end signed.
     Altered(String),
+    /// The program panicked over this job alone.
+    Panicked(String),
     /// A key operation.
     Keys(KeysFailure),
     /// The signature does not verify.
@@ -77,6 +79,8 @@ pub enum Failure {
     Store,
     /// This host's clock is off by more than two seconds.
     Clock,
+    /// This signer applies an older revision of the registry than the ledger, and must not judge by it.
+    Behind,
 }
 
 /// A refusal as the client will read it.
@@ -93,11 +97,13 @@ impl Failure {
     pub const fn scope(&self) -> Option<Scope> {
         match self {
             Self::IssuerDisabled | Self::IssuerDestroyed => None,
-            Self::Request(_) | Self::TooLate | Self::Cancelled | Self::Altered(_) => Some(Scope::Request),
+            Self::Request(_) | Self::TooLate | Self::Cancelled | Self::Altered(_) | Self::Panicked(_) => {
+                Some(Scope::Request)
+            }
             Self::Keys(failure) => Some(failure.scope()),
             Self::SignatureWrong => Some(Scope::Issuer),
             Self::Program(_) => Some(Scope::Program),
-            Self::Store | Self::Clock => Some(Scope::Host),
+            Self::Store | Self::Clock | Self::Behind => Some(Scope::Host),
         }
     }
 }

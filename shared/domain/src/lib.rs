@@ -2,6 +2,7 @@
 
 pub mod admission;
 pub mod bytes;
+pub mod dispatch;
 pub mod failure;
 pub mod fair;
 pub mod id;
