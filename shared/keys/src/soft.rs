@@ -133,21 +133,6 @@ impl SoftKeys {
         }
     }
 
-    /// Takes in a key that was made elsewhere: unencrypted PKCS#8 in DER, of any [`KeyType`]. Fails if the name is taken.
-    pub fn import(&self, name: &str, pkcs8_der: &[u8]) -> Result<KeyInfo, KeysError> {
-        Pair::from_pkcs8(pkcs8_der)
-            .ok_or_else(|| {
-                Fault::new(
-                    KeysFailure::KeyUnfit,
-                    format_args!(
-                        "key {name}: not an unencrypted PKCS#8 private key of RSA (2048, 3072, 4096 bits), P-256, P-384, P-521 or Ed25519"
-                    ),
-                )
-            })
-            .and_then(|pair| self.keep(name, &pair))
-            .map_err(|fault| fault.of(&self.token))
-    }
-
     fn path(&self, name: &str) -> PathBuf {
         self.dir.join(format!("{name}{SUFFIX}"))
     }
@@ -376,7 +361,17 @@ impl Keys for SoftKeys {
     }
 
     fn import(&self, name: &str, pkcs8_der: &[u8]) -> Result<KeyInfo, KeysError> {
-        Self::import(self, name, pkcs8_der)
+        Pair::from_pkcs8(pkcs8_der)
+            .ok_or_else(|| {
+                Fault::new(
+                    KeysFailure::KeyUnfit,
+                    format_args!(
+                        "key {name}: not an unencrypted PKCS#8 private key of RSA (2048, 3072, 4096 bits), P-256, P-384, P-521 or Ed25519"
+                    ),
+                )
+            })
+            .and_then(|pair| self.keep(name, &pair))
+            .map_err(|fault| fault.of(&self.token))
     }
 
     fn sign(&self, name: &str, algorithm: SignatureAlgorithm, message: &[u8]) -> Result<Vec<u8>, KeysError> {
