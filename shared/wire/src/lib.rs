@@ -10,4 +10,5 @@ pub mod envelope;
 pub mod hvca;
 pub mod problem;
 pub mod signed;
+pub mod token;
 pub mod trust;
