@@ -72,3 +72,8 @@ pub fn seal(tbs: &[u8], algorithm: SignatureAlgorithm, signature: &[u8]) -> Vec<
     let signature = element(tag::BIT_STRING, &[&[0], signature]);
     element(tag::SEQUENCE, &[tbs, algorithm_identifier(algorithm), &signature])
 }
+
+#[cfg(test)]
+mod oracle;
+#[cfg(test)]
+mod tests;

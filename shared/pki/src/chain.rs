@@ -133,3 +133,143 @@ fn check_link(number: usize, facts: &Facts<'_>, issuer: &Facts<'_>) -> Result<()
         .and_then(|verifier| verifier.verify(facts.tbs, facts.signature))
         .map_err(|error| ChainError::Signature { number, error })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        signature::algorithm_identifier,
+        testing::{
+            AUTHORITY_KEY_IDENTIFIER, Authority, BASIC_CONSTRAINTS, Draft, Hierarchy, KEY_USAGE, SUBJECT_KEY_IDENTIFIER,
+        },
+    };
+    use domain::key::SignatureAlgorithm;
+
+    /// The error of a chain whose issuer certificate is this draft, under a good root.
+    fn error_of(change: impl FnOnce(Draft) -> Draft) -> ChainError {
+        let Hierarchy {
+            root,
+            ca,
+            root_certificate,
+            ..
+        } = Hierarchy::new();
+        let certificate = root.certify(&change(Draft::new(&ca, &root)));
+        verify(&[certificate, root_certificate]).unwrap_err()
+    }
+
+    #[test]
+    fn a_chain_up_to_its_root_is_good() {
+        let hierarchy = Hierarchy::new();
+        let chain = hierarchy.chain();
+        let facts = verify(&chain).unwrap();
+        assert_eq!(facts.len(), 2);
+        assert_eq!(
+            (facts[0].subject, facts[0].issuer),
+            (&*hierarchy.ca.subject, &*hierarchy.root.subject)
+        );
+        assert!(verify(&chain[1..]).is_ok(), "a root alone is a chain");
+    }
+
+    #[test]
+    fn a_certificate_that_is_no_ca_is_refused() {
+        let not_ca = |what| ChainError::NotCa { number: 1, what };
+        let no_ca = not_ca("does not say CA:TRUE");
+        assert_eq!(error_of(|draft| draft.without(BASIC_CONSTRAINTS)), no_ca);
+        assert_eq!(
+            error_of(|draft| draft.with(BASIC_CONSTRAINTS, true, b"\x30\x00")),
+            no_ca
+        );
+        let no_sign = not_ca("has a key usage without keyCertSign");
+        assert_eq!(
+            error_of(|draft| draft.with(KEY_USAGE, true, b"\x03\x02\x01\x02")),
+            no_sign
+        );
+        let version_1 = |draft| Draft {
+            version: vec![],
+            extensions: vec![],
+            ..draft
+        };
+        assert_eq!(error_of(version_1), not_ca("is not of version 3"));
+    }
+
+    #[test]
+    fn path_lengths_are_kept() {
+        let (root, middle, ca) = (
+            Authority::new("Root"),
+            Authority::new("Middle"),
+            Authority::new("Issuer"),
+        );
+        let chain = |root_length: &[u8], middle_length: &[u8]| {
+            let draft = |draft: Draft, length: &[u8]| {
+                draft.with(BASIC_CONSTRAINTS, true, &[b"\x30\x06\x01\x01\xff", length].concat())
+            };
+            vec![
+                middle.certify(&Draft::new(&ca, &middle)),
+                root.certify(&draft(Draft::new(&middle, &root), middle_length)),
+                root.certify(&draft(Draft::new(&root, &root), root_length)),
+            ]
+        };
+        assert!(verify(&chain(b"\x02\x01\x02", b"\x02\x01\x01")).is_ok());
+        let too_long = |number, allowed, below| Err(ChainError::PathLength { number, allowed, below });
+        assert_eq!(verify(&chain(b"\x02\x01\x01", b"\x02\x01\x01")), too_long(3, 1, 2));
+        assert_eq!(verify(&chain(b"\x02\x01\x02", b"\x02\x01\x00")), too_long(2, 0, 1));
+    }
+
+    #[test]
+    fn links_must_fit_by_name_key_identifier_and_signature() {
+        let stranger = Authority::new("Stranger");
+        let hierarchy = Hierarchy::new();
+        let not_by_next = |what| ChainError::NotIssuedByNext { number: 1, what };
+        let foreign = stranger.certify(&Draft::new(&hierarchy.ca, &stranger));
+        let root = hierarchy.root_certificate.clone();
+        assert_eq!(verify(&[foreign, root.clone()]), Err(not_by_next("the names differ")));
+        let wrong = |draft: Draft| draft.with(AUTHORITY_KEY_IDENTIFIER, false, b"\x30\x03\x80\x01\x07");
+        assert_eq!(error_of(wrong), not_by_next("the key identifiers differ"));
+        let mut forged = hierarchy.ca_certificate.clone();
+        *forged.0.last_mut().unwrap() ^= 1;
+        let error = BadSignature::Wrong;
+        assert_eq!(verify(&[forged, root]), Err(ChainError::Signature { number: 1, error }));
+    }
+
+    #[test]
+    fn a_chain_in_the_wrong_order_or_without_its_root_is_refused() {
+        let hierarchy = Hierarchy::new();
+        let chain = hierarchy.chain();
+        assert_eq!(verify(&chain[..1]), Err(ChainError::NoRoot));
+        let reversed: Vec<Blob> = chain.iter().rev().cloned().collect();
+        assert!(matches!(
+            verify(&reversed),
+            Err(ChainError::NotIssuedByNext { number: 1, .. })
+        ));
+        assert_eq!(verify(&[]), Err(ChainError::Length(0)));
+        assert_eq!(verify(&vec![chain[1].clone(); 9]), Err(ChainError::Length(9)));
+    }
+
+    #[test]
+    fn certificates_that_cannot_be_read_are_refused() {
+        assert!(matches!(
+            error_of(|draft| draft.with(KEY_USAGE, true, b"\x05\x00")),
+            ChainError::Unreadable { number: 1, .. }
+        ));
+        let twice = |mut draft: Draft| {
+            draft.extensions.push(draft.extensions[0].clone());
+            draft
+        };
+        assert!(matches!(error_of(twice), ChainError::Unreadable { number: 1, .. }));
+        let other_inside = algorithm_identifier(SignatureAlgorithm::Ed25519).to_vec();
+        assert!(matches!(
+            error_of(|draft| Draft {
+                algorithm: other_inside,
+                ..draft
+            }),
+            ChainError::Unreadable { number: 1, .. }
+        ));
+        let mut longer = Hierarchy::new().chain();
+        longer[0].0.push(0);
+        assert!(matches!(verify(&longer), Err(ChainError::Unreadable { number: 1, .. })));
+        assert!(matches!(
+            error_of(|draft| draft.with(SUBJECT_KEY_IDENTIFIER, false, b"\x04\x00")),
+            ChainError::Unreadable { .. }
+        ));
+    }
+}

@@ -18,7 +18,7 @@ use crate::{
     certificate::{PrepareError, name},
     key::{KeyError, Weakness, inspect, weakness},
     pem::{PemError, decode, decode_labelled},
-    signature::{BadSignature, UnknownAlgorithm, Verifier, algorithm_identifier, read_algorithm},
+    signature::{BadSignature, UnknownAlgorithm, Verifier, read_algorithm},
 };
 
 /// A key that somebody wants certified, of an accepted type and not known to be weak. From a CSR: with possession proven.
@@ -188,6 +188,9 @@ pub fn to_be_signed(subject: &[TypedValue], spki: &[u8]) -> Result<Vec<u8>, Prep
 
 /// Puts a signature to what [`to_be_signed`] gave: the DER `CertificationRequest`.
 pub fn seal(tbs: &[u8], algorithm: SignatureAlgorithm, signature: &[u8]) -> Vec<u8> {
-    let signature = element(tag::BIT_STRING, &[&[0], signature]);
-    element(tag::SEQUENCE, &[tbs, algorithm_identifier(algorithm), &signature])
+    // A request is signed in the same form as a certificate (RFC 2986, 4.2; RFC 5280, 4.1).
+    crate::certificate::seal(tbs, algorithm, signature)
 }
+
+#[cfg(test)]
+mod tests;

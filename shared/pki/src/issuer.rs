@@ -185,3 +185,172 @@ fn attribute_again(attributes: &mut Reader<'_>) -> Result<Vec<u8>, Fault> {
     let oid = element(tag::OBJECT_IDENTIFIER, &[oid.value]);
     Ok(element(tag::SEQUENCE, &[&oid, &element(value.tag, &[value.value])]))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{Authority, Draft, Hierarchy, KEY_USAGE, SUBJECT_KEY_IDENTIFIER, registration};
+
+    fn error_of(change: impl FnOnce(Draft) -> Draft) -> ImportError {
+        let Hierarchy {
+            root,
+            ca,
+            root_certificate,
+            ..
+        } = Hierarchy::new();
+        let certificate = root.certify(&change(Draft::new(&ca, &root)));
+        import(registration(), vec![certificate, root_certificate], vec![]).unwrap_err()
+    }
+
+    #[test]
+    fn an_issuer_is_what_its_certificate_says() {
+        let hierarchy = Hierarchy::new();
+        let draft = Draft {
+            not_after: b"\x17\x0d400101000000Z",
+            ..Draft::new(&hierarchy.ca, &hierarchy.root)
+        };
+        let certificate = hierarchy.root.certify(&draft);
+        let file: String = [&certificate, &hierarchy.root_certificate]
+            .map(|der| pem::encode("CERTIFICATE", der))
+            .concat();
+        let issuer = import_pem(registration(), &file).unwrap();
+        assert_eq!(*issuer.subject, hierarchy.ca.subject);
+        assert_eq!(*issuer.public_key, hierarchy.ca.spki);
+        assert_eq!(*issuer.subject_key_id, hierarchy.ca.key_id());
+        assert_eq!(issuer.not_after, 2_208_988_800, "the earliest of the chain");
+        assert_eq!(issuer.signature_algorithm, issuer.key_type.signature_algorithm());
+        assert_eq!(issuer.chain, [certificate, hierarchy.root_certificate]);
+    }
+
+    #[test]
+    fn an_issuer_needs_what_its_leaves_refer_to() {
+        assert_eq!(
+            error_of(|draft| draft.without(SUBJECT_KEY_IDENTIFIER)),
+            ImportError::NoSubjectKeyIdentifier
+        );
+        assert_eq!(
+            error_of(|draft| draft.with(KEY_USAGE, true, b"\x03\x02\x02\x04")),
+            ImportError::NoCrlSign
+        );
+        let empty = element(tag::SEQUENCE, &[]);
+        assert_eq!(
+            error_of(|draft| Draft {
+                subject: empty,
+                ..draft
+            }),
+            ImportError::EmptySubject
+        );
+    }
+
+    #[test]
+    fn crl_sign_is_asked_for_only_when_crls_are_wanted() {
+        let Hierarchy {
+            root,
+            ca,
+            root_certificate,
+            ..
+        } = Hierarchy::new();
+        let certificate = root.certify(&Draft::new(&ca, &root).with(KEY_USAGE, true, b"\x03\x02\x02\x04"));
+        let mut wanted = registration();
+        wanted.usage.crl = false;
+        assert!(import(wanted, vec![certificate, root_certificate], vec![]).is_ok());
+    }
+
+    #[test]
+    fn a_subject_that_does_not_survive_encoding_is_refused() {
+        let attribute = |text: &[u8]| {
+            element(
+                tag::SEQUENCE,
+                &[b"\x06\x03\x55\x04\x03", &element(tag::UTF8_STRING, &[text])],
+            )
+        };
+        let (a, b) = (attribute(b"a"), attribute(b"b"));
+        let subject = |attributes: &[&[u8]]| element(tag::SEQUENCE, &[&element(tag::SET, attributes)]);
+        let ordered = subject(&[&a, &b]);
+        assert_eq!(check_subject(&ordered), Ok(()));
+        for subject in [
+            subject(&[&b, &a]),
+            subject(&[]),
+            element(tag::SEQUENCE, &[&a]),
+            subject(&[&element(tag::SEQUENCE, &[b"\x06\x03\x55\x04\x03"])]),
+        ] {
+            assert!(matches!(
+                error_of(|draft| Draft { subject, ..draft }),
+                ImportError::Subject(_)
+            ));
+        }
+    }
+
+    #[test]
+    fn a_key_that_is_not_accepted_is_refused() {
+        let spki = [&b"\x30\x2b\x30\x05\x06\x03\x2b\x65\x71\x03\x22\x00"[..], &[7; 33]].concat();
+        assert_eq!(
+            error_of(|draft| Draft { spki, ..draft }),
+            ImportError::Key(KeyError::Algorithm("Ed448".into()))
+        );
+    }
+
+    #[test]
+    fn a_public_url_is_plain_http_without_a_slash_at_the_end() {
+        let hierarchy = Hierarchy::new();
+        for url in [
+            "",
+            "http://",
+            "https://a.example",
+            "http://a.example/",
+            "a.example",
+            "http://a.example?b",
+            "http://ä.example",
+            "http://a b",
+            "http:///x",
+        ] {
+            let registration = Registration {
+                public_url: url.into(),
+                ..registration()
+            };
+            let error = import(registration, hierarchy.chain(), vec![]).unwrap_err();
+            assert_eq!(error, ImportError::PublicUrl(url.into()));
+        }
+        let registration = Registration {
+            public_url: "http://127.0.0.1:8080/pki".into(),
+            ..registration()
+        };
+        assert!(import(registration, hierarchy.chain(), vec![]).is_ok());
+    }
+
+    #[test]
+    fn a_serial_needs_a_shard() {
+        let registration = Registration {
+            crl_shards: 0,
+            ..registration()
+        };
+        assert_eq!(
+            import(registration, Hierarchy::new().chain(), vec![]),
+            Err(ImportError::NoShards)
+        );
+    }
+
+    #[test]
+    fn another_chain_must_be_for_the_same_name_and_key() {
+        let hierarchy = Hierarchy::new();
+        let other_root = Authority::new("Other root");
+        let cross = vec![
+            other_root.certify(&Draft::new(&hierarchy.ca, &other_root)),
+            other_root.certify(&Draft::new(&other_root, &other_root)),
+        ];
+        let issuer = import(registration(), hierarchy.chain(), vec![cross.clone()]).unwrap();
+        assert_eq!(issuer.other_chains, [cross]);
+        let foreign = Hierarchy::new().chain();
+        let error = import(registration(), hierarchy.chain(), vec![foreign]).unwrap_err();
+        assert_eq!(error, ImportError::OtherIssuer(1));
+    }
+
+    #[test]
+    fn a_file_with_a_private_key_is_refused() {
+        let file = pem::encode("PRIVATE KEY", b"secret");
+        assert_eq!(
+            import_pem(registration(), &file),
+            Err(ImportError::Pem(PemError::PrivateKey))
+        );
+    }
+}

@@ -250,3 +250,238 @@ pub(crate) fn common_name(oid: &[u8]) -> String {
     };
     name.to_owned()
 }
+
+#[cfg(test)]
+mod tests {
+    use aws_lc_rs::{
+        encoding::AsDer,
+        signature::{
+            ECDSA_P256_SHA256_ASN1_SIGNING, ECDSA_P384_SHA384_ASN1_SIGNING, ECDSA_P521_SHA512_ASN1_SIGNING,
+            EcdsaKeyPair, Ed25519KeyPair, KeyPair,
+        },
+    };
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::asn1::element;
+
+    const RSA_ALGORITHM: &[u8] = b"\x30\x0d\x06\x09\x2a\x86\x48\x86\xf7\x0d\x01\x01\x01\x05\x00";
+    const EC_OID: &[u8] = b"\x06\x07\x2a\x86\x48\xce\x3d\x02\x01";
+
+    fn sequence(parts: &[&[u8]]) -> Vec<u8> {
+        element(tag::SEQUENCE, parts)
+    }
+    fn spki(algorithm: &[u8], key: &[u8]) -> Vec<u8> {
+        sequence(&[algorithm, &element(tag::BIT_STRING, &[&[0], key])])
+    }
+    fn rsa_with(algorithm: &[u8], modulus: &[u8], exponent: &[u8]) -> Vec<u8> {
+        let numbers = sequence(&[&element(tag::INTEGER, &[modulus]), &element(tag::INTEGER, &[exponent])]);
+        spki(algorithm, &numbers)
+    }
+    fn rsa(bits: usize) -> Vec<u8> {
+        let mut modulus = vec![0xff; bits.div_ceil(8)];
+        modulus[0] >>= (8 - bits % 8) % 8;
+        if bits.is_multiple_of(8) {
+            modulus.insert(0, 0);
+        }
+        rsa_with(RSA_ALGORITHM, &modulus, &[1, 0, 1])
+    }
+    fn ec(curve: &[u8], point: &[u8]) -> Vec<u8> {
+        spki(&sequence(&[EC_OID, curve]), point)
+    }
+    fn p256() -> EcdsaKeyPair {
+        EcdsaKeyPair::generate(&ECDSA_P256_SHA256_ASN1_SIGNING).unwrap()
+    }
+
+    #[test]
+    fn keys_of_every_accepted_type_are_told_apart() {
+        for (bits, key_type) in [
+            (2048, KeyType::Rsa2048),
+            (3072, KeyType::Rsa3072),
+            (4096, KeyType::Rsa4096),
+        ] {
+            assert_eq!(inspect(&rsa(bits)), Ok(key_type));
+        }
+        for (algorithm, key_type) in [
+            (&ECDSA_P256_SHA256_ASN1_SIGNING, KeyType::P256),
+            (&ECDSA_P384_SHA384_ASN1_SIGNING, KeyType::P384),
+            (&ECDSA_P521_SHA512_ASN1_SIGNING, KeyType::P521),
+        ] {
+            let key = EcdsaKeyPair::generate(algorithm).unwrap();
+            assert_eq!(inspect(key.public_key().as_der().unwrap().as_ref()), Ok(key_type));
+        }
+        let key = Ed25519KeyPair::generate().unwrap();
+        assert_eq!(
+            inspect(key.public_key().as_der().unwrap().as_ref()),
+            Ok(KeyType::Ed25519)
+        );
+    }
+
+    #[test]
+    fn rsa_keys_of_other_sizes_are_refused_naming_the_size() {
+        for bits in [512, 1024, 1536, 2047, 2049, 2056, 3071, 4095, 4097, 8192] {
+            let error = inspect(&rsa(bits)).unwrap_err();
+            assert_eq!(error, KeyError::ModulusBits(bits));
+            let text = error.to_string();
+            assert!(
+                text.contains(&format!("RSA keys of {bits} bits")) && text.contains("2048, 3072 or 4096"),
+                "{text}"
+            );
+        }
+    }
+
+    #[test]
+    fn rsa_numbers_must_be_positive_minimal_and_odd() {
+        let modulus = [&[0][..], &[0xff; 256]].concat();
+        let with = |modulus: &[u8]| inspect(&rsa_with(RSA_ALGORITHM, modulus, &[1, 0, 1])).unwrap_err();
+        assert_eq!(with(&modulus[1..]), KeyError::Malformed("an integer is negative"));
+        assert_eq!(
+            with(&[&[0][..], &modulus].concat()),
+            KeyError::Malformed("an integer has a needless leading zero")
+        );
+        assert_eq!(with(&[]), KeyError::Malformed("an integer has no octets"));
+        assert_eq!(with(&[0]), KeyError::ModulusBits(0));
+        assert_eq!(with(&[&modulus[..256], &[0xfe]].concat()), KeyError::EvenModulus);
+        for (exponent, found) in [
+            (&[3][..], "3"),
+            (&[1, 0, 0], "65536"),
+            (&[1, 0, 2], "65538"),
+            (&[0], "0"),
+            (&[1, 0, 0, 0, 1], "4294967297"),
+            (&[1, 0, 0, 0, 0, 0, 0, 0, 1], "of 9 octets"),
+        ] {
+            let error = inspect(&rsa_with(RSA_ALGORITHM, &modulus, exponent)).unwrap_err();
+            assert_eq!(error, KeyError::Exponent(found.into()));
+        }
+        assert_eq!(
+            inspect(&rsa_with(RSA_ALGORITHM, &modulus, &[1, 0, 1])),
+            Ok(KeyType::Rsa2048)
+        );
+        assert_eq!(
+            inspect(&rsa_with(RSA_ALGORITHM, &modulus, &[0, 0xff, 0xff, 0xff, 0xff])),
+            Ok(KeyType::Rsa2048)
+        );
+    }
+
+    #[test]
+    fn algorithm_parameters_must_be_what_the_standard_says() {
+        let found = |spki: &[u8]| match inspect(spki).unwrap_err() {
+            KeyError::Parameters { algorithm, found, .. } => (algorithm, found),
+            other => panic!("{other}"),
+        };
+        let without_null = b"\x30\x0b\x06\x09\x2a\x86\x48\x86\xf7\x0d\x01\x01\x01";
+        let with_octets = b"\x30\x0d\x06\x09\x2a\x86\x48\x86\xf7\x0d\x01\x01\x01\x04\x00";
+        let modulus = [&[0][..], &[0xff; 256]].concat();
+        assert_eq!(found(&rsa_with(without_null, &modulus, &[1, 0, 1])), ("RSA", "no"));
+        assert_eq!(found(&rsa_with(with_octets, &modulus, &[1, 0, 1])), ("RSA", "other"));
+        assert_eq!(found(&ec(b"", &[4; 65])), ("ECDSA", "no"));
+        assert_eq!(found(&ec(b"\x05\x00", &[4; 65])), ("ECDSA", "other"));
+        assert_eq!(
+            found(&spki(b"\x30\x07\x06\x03\x2b\x65\x70\x05\x00", &[7; 32])),
+            ("Ed25519", "some")
+        );
+        assert_eq!(
+            inspect(&spki(b"\x30\x05\x06\x03\x2b\x65\x70", &[7; 31])),
+            Err(KeyError::Ed25519Length(31))
+        );
+    }
+
+    #[test]
+    fn curves_and_algorithms_that_are_not_accepted_are_named() {
+        for (curve, name) in [
+            (&b"\x06\x05\x2b\x81\x04\x00\x0a"[..], "secp256k1"),
+            (b"\x06\x05\x2b\x81\x04\x00\x21", "P-224"),
+            (b"\x06\x09\x2b\x24\x03\x03\x02\x08\x01\x01\x07", "brainpoolP256r1"),
+            (b"\x06\x02\x88\x37", "2.999"),
+        ] {
+            assert_eq!(inspect(&ec(curve, &[4; 65])), Err(KeyError::Curve(name.into())));
+        }
+        assert_eq!(
+            inspect(&ec(b"\x30\x03\x02\x01\x01", &[4; 65])),
+            Err(KeyError::ExplicitCurve)
+        );
+        for (oid, name) in [
+            (&b"\x06\x09\x2a\x86\x48\x86\xf7\x0d\x01\x01\x0a"[..], "RSA-PSS"),
+            (b"\x06\x07\x2a\x86\x48\xce\x38\x04\x01", "DSA"),
+            (b"\x06\x03\x2b\x65\x71", "Ed448"),
+            (b"\x06\x03\x2b\x65\x6e", "X25519"),
+            (b"\x06\x09\x60\x86\x48\x01\x65\x03\x04\x03\x11", "ML-DSA-44"),
+            (b"\x06\x09\x60\x86\x48\x01\x65\x03\x04\x03\x12", "ML-DSA-65"),
+            (b"\x06\x09\x60\x86\x48\x01\x65\x03\x04\x03\x13", "ML-DSA-87"),
+        ] {
+            let error = inspect(&spki(&sequence(&[oid]), &[0; 32])).unwrap_err();
+            assert_eq!(error, KeyError::Algorithm(name.into()));
+            assert!(
+                error
+                    .to_string()
+                    .starts_with(&format!("{name} keys are not accepted; use RSA with 2048")),
+                "{error}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_point_must_be_uncompressed_and_on_the_curve() {
+        let curve = element(tag::OBJECT_IDENTIFIER, &[P256]);
+        let point = p256().public_key().as_ref().to_vec();
+        assert_eq!(inspect(&ec(&curve, &point)), Ok(KeyType::P256));
+        let mut other = point.clone();
+        other[64] ^= 1;
+        let with_first = |first: u8| [&[first][..], &point[1..]].concat();
+        for (point, error) in [
+            (other, KeyError::Point(KeyType::P256)),
+            (vec![0], KeyError::Point(KeyType::P256)),
+            (vec![], KeyError::Point(KeyType::P256)),
+            (point[..64].to_vec(), KeyError::Point(KeyType::P256)),
+            ([&point[..], &[0]].concat(), KeyError::Point(KeyType::P256)),
+            ([&[4][..], &[0; 64]].concat(), KeyError::Point(KeyType::P256)),
+            (with_first(2)[..33].to_vec(), KeyError::PointForm("compressed")),
+            (with_first(3)[..33].to_vec(), KeyError::PointForm("compressed")),
+            (with_first(6), KeyError::PointForm("hybrid")),
+            (with_first(7), KeyError::PointForm("hybrid")),
+        ] {
+            assert_eq!(inspect(&ec(&curve, &point)), Err(error), "{point:02x?}");
+        }
+        let p384 = element(tag::OBJECT_IDENTIFIER, &[P384]);
+        assert_eq!(inspect(&ec(&p384, &point)), Err(KeyError::Point(KeyType::P384)));
+    }
+
+    #[test]
+    fn the_structure_must_be_exact() {
+        let good = rsa(2048);
+        let algorithm = RSA_ALGORITHM;
+        let key = &element(tag::BIT_STRING, &[&[0], b"\x30\x00"]);
+        for (spki, fault) in [
+            ([&good[..], &[0]].concat(), "there are bytes after its end"),
+            (element(tag::SET, &[algorithm, key]), "it is not a sequence"),
+            (
+                sequence(&[algorithm, key, b"\x05\x00"]),
+                "there is something after the key",
+            ),
+            (sequence(&[algorithm]), "it has no bit string with the key"),
+            (sequence(&[key]), "it does not begin with an algorithm identifier"),
+            (
+                sequence(&[algorithm, b"\x03\x02\x04\x10"]),
+                "a bit string is not made of whole octets",
+            ),
+            (spki(algorithm, b"\x30\x00"), "the RSA key has no modulus"),
+            (spki(algorithm, b"\x31\x00"), "the RSA key is not a sequence"),
+        ] {
+            assert_eq!(inspect(&spki), Err(KeyError::Malformed(fault)));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_key_with_any_octet_changed_does_not_make_the_reader_panic(at: prop::sample::Index, change in 1_u8..) {
+            let mut key = p256().public_key().as_der().unwrap().as_ref().to_vec();
+            let at = at.index(key.len());
+            key[at] ^= change;
+            prop_assert!(inspect(&key).is_err());
+            let mut key = rsa(2048);
+            let at = at.min(key.len() - 1);
+            key[at] ^= change;
+            let _ = inspect(&key);
+        }
+    }
+}

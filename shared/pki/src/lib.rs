@@ -8,6 +8,8 @@ pub mod issuer;
 pub mod key;
 pub mod pem;
 pub mod signature;
+#[cfg(test)]
+mod testing;
 mod weakness;
 
 use domain::bytes::Digest;

@@ -192,3 +192,95 @@ pub(crate) fn verification(
         _ => return None,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use aws_lc_rs::{
+        encoding::AsDer,
+        rand::SystemRandom,
+        signature::{ECDSA_P384_SHA384_ASN1_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair},
+    };
+
+    use super::*;
+
+    #[test]
+    fn every_algorithm_is_read_back_from_its_identifier() {
+        for (algorithm, identifier) in IDENTIFIERS {
+            assert_eq!(algorithm_identifier(algorithm), identifier);
+            assert_eq!(read_algorithm(identifier), Ok(algorithm));
+        }
+    }
+
+    #[test]
+    fn rsa_may_come_without_parameters_and_nothing_else_with_some() {
+        let without = b"\x30\x0b\x06\x09\x2a\x86\x48\x86\xf7\x0d\x01\x01\x0b";
+        assert_eq!(read_algorithm(without), Ok(SignatureAlgorithm::RsaSha256));
+        for identifier in [
+            &b"\x30\x0d\x06\x09\x2a\x86\x48\x86\xf7\x0d\x01\x01\x0b\x04\x00"[..],
+            b"\x30\x0c\x06\x08\x2a\x86\x48\xce\x3d\x04\x03\x02\x05\x00",
+            b"\x30\x07\x06\x03\x2b\x65\x70\x05\x00",
+            b"\x31\x05\x06\x03\x2b\x65\x70",
+            b"\x30\x02\x05\x00",
+            b"\x30\x00",
+            b"",
+        ] {
+            assert!(
+                matches!(read_algorithm(identifier), Err(UnknownAlgorithm::Malformed(_))),
+                "{identifier:02x?}"
+            );
+        }
+    }
+
+    #[test]
+    fn an_object_identifier_that_only_begins_like_a_known_one_is_not_it() {
+        let longer = b"\x30\x06\x06\x04\x2b\x65\x70\x01";
+        assert_eq!(
+            read_algorithm(longer),
+            Err(UnknownAlgorithm::NotAccepted("1.3.101.112.1".into()))
+        );
+        let shorter = b"\x30\x04\x06\x02\x2b\x65";
+        assert_eq!(
+            read_algorithm(shorter),
+            Err(UnknownAlgorithm::NotAccepted("id-edwards-curve-algs".into()))
+        );
+    }
+
+    #[test]
+    fn a_signature_verifies_under_its_key_and_message_alone() {
+        let key = EcdsaKeyPair::generate(&ECDSA_P384_SHA384_ASN1_SIGNING).unwrap();
+        let stranger = EcdsaKeyPair::generate(&ECDSA_P384_SHA384_ASN1_SIGNING).unwrap();
+        let spki = |key: &EcdsaKeyPair| key.public_key().as_der().unwrap().as_ref().to_vec();
+        let signature = key.sign(&SystemRandom::new(), b"message").unwrap();
+        let algorithm = SignatureAlgorithm::EcdsaSha384;
+        assert_eq!(verify(&spki(&key), algorithm, b"message", signature.as_ref()), Ok(()));
+        assert_eq!(
+            verify(&spki(&key), algorithm, b"massage", signature.as_ref()),
+            Err(BadSignature::Wrong)
+        );
+        assert_eq!(
+            verify(&spki(&stranger), algorithm, b"message", signature.as_ref()),
+            Err(BadSignature::Wrong)
+        );
+        let other_hash = SignatureAlgorithm::EcdsaSha256;
+        assert_eq!(
+            verify(&spki(&key), other_hash, b"message", signature.as_ref()),
+            Err(BadSignature::Wrong)
+        );
+        let (key_type, algorithm) = (KeyType::P384, SignatureAlgorithm::Ed25519);
+        let mismatch = BadSignature::Mismatch { key_type, algorithm };
+        assert_eq!(
+            verify(&spki(&key), algorithm, b"message", signature.as_ref()),
+            Err(mismatch)
+        );
+        assert!(matches!(verify(b"", algorithm, b"", b""), Err(BadSignature::Key(_))));
+    }
+
+    #[test]
+    fn a_verifier_is_used_by_many_threads() {
+        fn is_shared<T: Send + Sync>(_: &T) {}
+        let key = Ed25519KeyPair::generate().unwrap();
+        let verifier = Verifier::new(key.public_key().as_der().unwrap().as_ref(), SignatureAlgorithm::Ed25519).unwrap();
+        is_shared(&verifier);
+        assert_eq!(verifier.verify(b"message", key.sign(b"message").as_ref()), Ok(()));
+    }
+}

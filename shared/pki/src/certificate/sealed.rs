@@ -105,3 +105,144 @@ impl ChainVerifier {
 pub fn check_sealed(certificate: &[u8], tbs: &[u8], content: &Content, issuer: &Issuer) -> Result<(), SealedWrong> {
     ChainVerifier::new(issuer)?.check(certificate, tbs, content)
 }
+
+#[cfg(test)]
+mod tests {
+    use domain::key::SignatureAlgorithm;
+
+    use super::*;
+    use crate::{
+        certificate::{prepare, seal},
+        testing::{Authority, Hierarchy, content, serial},
+    };
+
+    #[test]
+    fn what_was_intended_and_signed_passes() {
+        let (hierarchy, content) = (Hierarchy::new(), content());
+        let (tbs, certificate) = hierarchy.issue(&content);
+        assert_eq!(check_sealed(&certificate, &tbs, &content, &hierarchy.issuer()), Ok(()));
+    }
+
+    #[test]
+    fn other_bytes_than_the_intent_are_told_from_a_bad_signature() {
+        let (hierarchy, content) = (Hierarchy::new(), content());
+        let verifier = ChainVerifier::new(&hierarchy.issuer()).unwrap();
+        let (tbs, certificate) = hierarchy.issue(&content);
+        let later = Content {
+            not_after: content.not_after + 1,
+            ..content.clone()
+        };
+        let (other_tbs, other_certificate) = hierarchy.issue(&later);
+        assert_eq!(
+            verifier.check(&other_certificate, &tbs, &content),
+            Err(SealedWrong::OtherTbs)
+        );
+        assert_eq!(
+            verifier.check(&certificate, &other_tbs, &content),
+            Err(SealedWrong::OtherTbs)
+        );
+        let by_stranger = seal(
+            &tbs,
+            SignatureAlgorithm::EcdsaSha256,
+            &Authority::new("Stranger").sign(&tbs),
+        );
+        assert_eq!(
+            verifier.check(&by_stranger, &tbs, &content),
+            Err(SealedWrong::Signature(BadSignature::Wrong))
+        );
+    }
+
+    #[test]
+    fn another_key_than_the_requested_one_is_found() {
+        let (hierarchy, content) = (Hierarchy::new(), content());
+        let verifier = ChainVerifier::new(&hierarchy.issuer()).unwrap();
+        let (tbs, certificate) = hierarchy.issue(&content);
+        let asked = Content {
+            public_key: Authority::new("Other").spki.into(),
+            ..content
+        };
+        assert_eq!(
+            verifier.check(&certificate, &tbs, &asked),
+            Err(SealedWrong::OtherIntent("public key"))
+        );
+    }
+
+    #[test]
+    fn another_issuer_or_algorithm_is_found() {
+        let (hierarchy, content) = (Hierarchy::new(), content());
+        let verifier = ChainVerifier::new(&hierarchy.issuer()).unwrap();
+        let mut issuer = hierarchy.issuer();
+        issuer.subject = Authority::new("Namesake").subject.into();
+        let tbs = prepare(&content, &issuer, serial()).unwrap();
+        let certificate = seal(&tbs, SignatureAlgorithm::EcdsaSha256, &hierarchy.ca.sign(&tbs));
+        assert_eq!(
+            verifier.check(&certificate, &tbs, &content),
+            Err(SealedWrong::OtherIntent("issuer"))
+        );
+        let mut issuer = hierarchy.issuer();
+        issuer.signature_algorithm = SignatureAlgorithm::EcdsaSha384;
+        let tbs = prepare(&content, &issuer, serial()).unwrap();
+        for outside in [SignatureAlgorithm::EcdsaSha384, SignatureAlgorithm::EcdsaSha256] {
+            let certificate = seal(&tbs, outside, &hierarchy.ca.sign(&tbs));
+            assert_eq!(
+                verifier.check(&certificate, &tbs, &content),
+                Err(SealedWrong::OtherAlgorithm)
+            );
+        }
+    }
+
+    #[test]
+    fn every_octet_of_a_certificate_counts() {
+        let (hierarchy, content) = (Hierarchy::new(), content());
+        let verifier = ChainVerifier::new(&hierarchy.issuer()).unwrap();
+        let (tbs, certificate) = hierarchy.issue(&content);
+        for at in 0..certificate.len() {
+            let mut altered = certificate.clone();
+            altered[at] ^= 1;
+            assert!(verifier.check(&altered, &tbs, &content).is_err(), "octet {at}");
+        }
+        assert!(
+            verifier
+                .check(&[&certificate[..], &[0]].concat(), &tbs, &content)
+                .is_err()
+        );
+        assert!(verifier.check(b"", &tbs, &content).is_err());
+    }
+
+    #[test]
+    fn an_issuer_whose_chain_does_not_hold_is_found() {
+        let hierarchy = Hierarchy::new();
+        let mut broken = hierarchy.issuer();
+        *broken.chain[0].0.last_mut().unwrap() ^= 1;
+        assert!(matches!(
+            ChainVerifier::new(&broken),
+            Err(SealedWrong::Chain(ChainError::Signature { number: 1, .. }))
+        ));
+        let stranger = Authority::new("Issuer");
+        for (what, issuer) in [
+            (
+                "subject",
+                Issuer {
+                    subject: Authority::new("Other").subject.into(),
+                    ..hierarchy.issuer()
+                },
+            ),
+            (
+                "public key",
+                Issuer {
+                    public_key: stranger.spki.clone().into(),
+                    ..hierarchy.issuer()
+                },
+            ),
+            (
+                "subject key identifier",
+                Issuer {
+                    subject_key_id: stranger.key_id().to_vec().into(),
+                    ..hierarchy.issuer()
+                },
+            ),
+        ] {
+            assert_eq!(ChainVerifier::new(&issuer).unwrap_err(), SealedWrong::OtherIssuer(what));
+        }
+    }
+}
