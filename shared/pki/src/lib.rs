@@ -6,6 +6,7 @@ pub mod chain;
 pub mod csr;
 pub mod issuer;
 pub mod key;
+pub mod lint;
 pub mod pem;
 pub mod signature;
 #[cfg(test)]
