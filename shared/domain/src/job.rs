@@ -136,6 +136,13 @@ pub enum Step {
         /// `sign_by` is past.
         past: bool,
     },
+    /// The sweep ends what was begun, whose owner is gone and which nobody may take over any more.
+    Lapse {
+        /// The owner's lease is over.
+        owner_lost: bool,
+        /// `sign_by` is past.
+        past: bool,
+    },
     /// An operator sets it aside.
     Park,
     /// An operator puts it back.
@@ -221,7 +228,14 @@ impl Position {
                 turn,
                 strikes,
             }),
-            (Queued | Parked, Step::Expire { past: true }) => Some(Self {
+            (Queued | Parked, Step::Expire { past: true })
+            | (
+                Signing,
+                Step::Lapse {
+                    owner_lost: true,
+                    past: true,
+                },
+            ) => Some(Self {
                 state: Expired,
                 turn,
                 strikes,
@@ -338,6 +352,7 @@ mod tests {
             proptest::option::of(0..5_u32).prop_map(|turn| Step::Refuse { turn }),
             Just(Step::Discard),
             any::<bool>().prop_map(|past| Step::Expire { past }),
+            any::<(bool, bool)>().prop_map(|(owner_lost, past)| Step::Lapse { owner_lost, past }),
             Just(Step::Park),
             any::<bool>().prop_map(|in_time| Step::Resubmit { in_time }),
         ]
@@ -392,6 +407,22 @@ mod tests {
                 strikes: 3
             })
         );
+    }
+
+    #[test]
+    fn a_job_whose_owner_is_gone_and_whose_time_is_past_does_not_stay_open_for_ever() {
+        let begun = Position {
+            state: State::Signing,
+            turn: 1,
+            strikes: 0,
+        };
+        assert_eq!(begun.after(Step::Expire { past: true }), None);
+        let step = |owner_lost, past| Step::Lapse { owner_lost, past };
+        assert_eq!(begun.after(step(false, true)), None);
+        assert_eq!(begun.after(step(true, false)), None);
+        let lapsed = begun.after(step(true, true)).unwrap();
+        assert_eq!(lapsed.state, State::Expired);
+        assert!(lapsed.leaves_a_doubt());
     }
 
     #[test]

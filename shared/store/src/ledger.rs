@@ -339,6 +339,8 @@ pub enum NotBegun {
     IssuerDisabled,
     /// The issuer is destroyed.
     IssuerDestroyed,
+    /// Its rows cannot be read as what they were written: it is parked, and an event says why.
+    Damaged,
 }
 
 /// A begun job, as it stands in the ledger: to be verified before it is believed.

@@ -1,13 +1,14 @@
 //! The ledger and the registry's shelf: the one truth about what was asked for and what came of it.
 //!
-//! [`Store`] is the seam. Every adapter passes the same contract suite ([`suite`]) against the real engine; above the trait nothing
+//! [`Store`] is the seam. Every adapter passes the same contract suite (`suite`) against the real engine; above the trait nothing
 //! knows which one it is. Times are the store's own; each call is one commit (or part of a group commit), never half of one.
 
 mod error;
 mod ledger;
 mod operate;
 pub mod sqlite;
-pub mod suite;
+#[cfg(test)]
+mod suite;
 
 pub use error::StoreError;
 pub use ledger::*;

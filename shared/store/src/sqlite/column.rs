@@ -1,0 +1,155 @@
+//! How the domain's values stand in columns: names and states as text, serials and digests as blobs, times as milliseconds.
+
+use std::{fmt::Display, str::FromStr};
+
+use domain::{
+    bytes::Digest,
+    id::{AccountId, Incarnation, IssuerId, NodeId, ProfileId, Serial},
+    issuer::{IssuerState, Purpose},
+    job::{RevocationReason, State},
+    lane::Class,
+    time::Timestamp,
+};
+use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ToSql, ToSqlOutput, ValueRef};
+
+/// A domain value in a column: `Column(&value)` goes in, `Column<Value>` comes out.
+#[derive(Debug)]
+pub(super) struct Column<T>(pub(super) T);
+
+/// What a text, blob or number that is not a value of its type becomes.
+fn damaged(error: impl Display) -> FromSqlError {
+    FromSqlError::Other(error.to_string().into())
+}
+
+/// Types whose text is parsed by `FromStr`, which refuses what cannot be.
+macro_rules! text {
+    ($($type:ty),*) => {$(
+        impl ToSql for Column<&$type> {
+            fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+                Ok(ToSqlOutput::Borrowed(ValueRef::Text(self.0.as_str().as_bytes())))
+            }
+        }
+        impl FromSql for Column<$type> {
+            fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
+                <$type>::from_str(value.as_str()?).map(Column).map_err(damaged)
+            }
+        }
+    )*};
+}
+text!(IssuerId, AccountId, ProfileId, NodeId, Class, State, RevocationReason);
+
+/// Types without a text of their own.
+macro_rules! words {
+    ($type:ty: $($value:path = $word:literal),*) => {
+        impl ToSql for Column<&$type> {
+            fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+                let word = match self.0 { $($value => $word),* };
+                Ok(ToSqlOutput::Borrowed(ValueRef::Text(word.as_bytes())))
+            }
+        }
+        impl FromSql for Column<$type> {
+            fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
+                match value.as_str()? {
+                    $($word => Ok(Column($value)),)*
+                    other => Err(damaged(format!("{other:?} is not a {}", stringify!($type)))),
+                }
+            }
+        }
+    };
+}
+words!(Purpose: Purpose::EndEntity = "end-entity", Purpose::OcspSigner = "ocsp-signer", Purpose::Tsa = "tsa");
+words!(IssuerState: IssuerState::Enabled = "enabled", IssuerState::Disabled = "disabled", IssuerState::Destroyed = "destroyed");
+
+impl ToSql for Column<&Incarnation> {
+    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+        Ok(self.0.to_string().into())
+    }
+}
+impl FromSql for Column<Incarnation> {
+    fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
+        value.as_str()?.parse().map(Column).map_err(damaged)
+    }
+}
+
+impl ToSql for Column<&Serial> {
+    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+        Ok(ToSqlOutput::Borrowed(ValueRef::Blob(self.0.as_bytes())))
+    }
+}
+impl FromSql for Column<Serial> {
+    fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
+        Serial::from_bytes(value.as_blob()?)
+            .map(Column)
+            .ok_or_else(|| damaged("not a serial of ours"))
+    }
+}
+
+impl ToSql for Column<&Digest> {
+    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+        Ok(ToSqlOutput::Borrowed(ValueRef::Blob(&self.0.0)))
+    }
+}
+impl FromSql for Column<Digest> {
+    fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
+        let bytes = value.as_blob()?.try_into();
+        bytes
+            .map(|bytes| Column(Digest(bytes)))
+            .map_err(|_| damaged("a digest has 32 bytes"))
+    }
+}
+
+impl ToSql for Column<Timestamp> {
+    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+        Ok(self.0.as_millis().into())
+    }
+}
+impl FromSql for Column<Timestamp> {
+    fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
+        value.as_i64().map(Timestamp::from_millis).map(Column)
+    }
+}
+
+impl ToSql for Column<u64> {
+    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+        Ok(i64::try_from(self.0).unwrap_or(i64::MAX).into())
+    }
+}
+impl FromSql for Column<u64> {
+    fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
+        u64::try_from(value.as_i64()?).map(Column).map_err(damaged)
+    }
+}
+
+/// The front ends that wait for a job, as one text: names separated by spaces.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(super) struct Waiters(pub(super) Vec<Incarnation>);
+
+impl Waiters {
+    /// Front ends that one job remembers. Beyond them a front end learns the end of the job by reading the ledger.
+    const MOST: usize = 32;
+
+    /// Adds a front end. Whether there is a change.
+    pub(super) fn add(&mut self, waiter: &Incarnation) -> bool {
+        let new = self.0.len() < Self::MOST && !self.0.contains(waiter);
+        if new {
+            self.0.push(waiter.clone());
+        }
+        new
+    }
+}
+impl ToSql for Waiters {
+    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+        let texts: Vec<String> = self.0.iter().map(ToString::to_string).collect();
+        Ok(texts.join(" ").into())
+    }
+}
+impl FromSql for Waiters {
+    fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
+        let texts = value.as_str()?.split_ascii_whitespace();
+        texts
+            .map(str::parse)
+            .collect::<Result<_, _>>()
+            .map(Self)
+            .map_err(damaged)
+    }
+}

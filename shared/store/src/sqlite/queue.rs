@@ -1,0 +1,179 @@
+//! A bounded queue in two halves in front of threads: what is urgent goes first, and what is not still comes to its turn.
+
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use crate::StoreError;
+
+/// Which half of a queue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Urgency {
+    /// Somebody waits, and the work is short.
+    Interactive,
+    /// It can wait for a moment.
+    Bulk,
+}
+
+/// How long bulk work may be passed over before one piece of it goes along whatever else there is.
+const PASSED_OVER: Duration = Duration::from_millis(50);
+
+/// A bounded queue in two halves.
+#[derive(Debug)]
+pub(super) struct Queue<W> {
+    state: Mutex<State<W>>,
+    wake: Condvar,
+    interactive: Arc<Semaphore>,
+    bulk: Arc<Semaphore>,
+    patience: Duration,
+}
+
+#[derive(Debug)]
+struct State<W> {
+    interactive: VecDeque<Place<W>>,
+    bulk: VecDeque<Place<W>>,
+    closed: bool,
+}
+
+#[derive(Debug)]
+struct Place<W> {
+    work: W,
+    rows: usize,
+    since: Instant,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl<W> Queue<W> {
+    /// A queue with so many places in each half. `patience` is how long a caller waits for one.
+    pub(super) fn new(interactive: usize, bulk: usize, patience: Duration) -> Self {
+        Self {
+            state: Mutex::new(State {
+                interactive: VecDeque::new(),
+                bulk: VecDeque::new(),
+                closed: false,
+            }),
+            wake: Condvar::new(),
+            interactive: Arc::new(Semaphore::new(interactive)),
+            bulk: Arc::new(Semaphore::new(bulk)),
+            patience,
+        }
+    }
+
+    /// Queues work that writes about so many rows.
+    pub(super) async fn push(&self, urgency: Urgency, rows: usize, work: W) -> Result<(), StoreError> {
+        let places = match urgency {
+            Urgency::Interactive => &self.interactive,
+            Urgency::Bulk => &self.bulk,
+        };
+        let permit = match places.clone().try_acquire_owned() {
+            Ok(permit) => permit,
+            Err(_) => tokio::time::timeout(self.patience, places.clone().acquire_owned())
+                .await
+                .map_err(|_| StoreError::Unavailable(format!("no place in the queue within {:?}", self.patience)))?
+                .map_err(|_| closed())?,
+        };
+        let mut state = self.lock();
+        if state.closed {
+            return Err(closed());
+        }
+        let place = Place {
+            work,
+            rows,
+            since: Instant::now(),
+            _permit: permit,
+        };
+        match urgency {
+            Urgency::Interactive => state.interactive.push_back(place),
+            Urgency::Bulk => state.bulk.push_back(place),
+        }
+        drop(state);
+        self.wake.notify_one();
+        Ok(())
+    }
+
+    /// Waits for work. `false`: the queue is closed and empty.
+    pub(super) fn wait(&self) -> bool {
+        let mut state = self.lock();
+        loop {
+            if !state.interactive.is_empty() || !state.bulk.is_empty() {
+                return true;
+            }
+            if state.closed {
+                return false;
+            }
+            state = self.wake.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// Takes interactive work up to `rows` rows, then bulk work for the room that is left. At least one piece, if there is any; and a
+    /// piece of bulk work in any case, once it has been passed over for a while.
+    pub(super) fn take(&self, rows: usize) -> Vec<W> {
+        let mut state = self.lock();
+        let mut taken = Vec::new();
+        let mut room = rows;
+        let State { interactive, bulk, .. } = &mut *state;
+        let overdue = bulk.front().is_some_and(|place| place.since.elapsed() >= PASSED_OVER);
+        fill(interactive, &mut taken, &mut room);
+        if overdue && let Some(place) = bulk.pop_front() {
+            room = room.saturating_sub(place.rows);
+            taken.push(place.work);
+        }
+        if room > 0 {
+            fill(bulk, &mut taken, &mut room);
+        }
+        taken
+    }
+
+    /// Waits for one piece of work and takes it: the most urgent. `None`: the queue is closed and empty. With `only_interactive`
+    /// bulk work is left to others.
+    pub(super) fn take_one(&self, only_interactive: bool) -> Option<W> {
+        let mut state = self.lock();
+        loop {
+            let mut place = state.interactive.pop_front();
+            if place.is_none() && !only_interactive {
+                place = state.bulk.pop_front();
+            }
+            if let Some(place) = place {
+                return Some(place.work);
+            }
+            if state.closed {
+                return None;
+            }
+            // Whoever sleeps may be the one that does not take what comes next: it passes the call on.
+            if only_interactive && !state.bulk.is_empty() {
+                self.wake.notify_one();
+            }
+            state = self.wake.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// Takes no more work; what is queued is still done.
+    pub(super) fn close(&self) {
+        self.lock().closed = true;
+        self.interactive.close();
+        self.bulk.close();
+        self.wake.notify_all();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State<W>> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn fill<W>(queue: &mut VecDeque<Place<W>>, taken: &mut Vec<W>, room: &mut usize) {
+    while let Some(place) = queue.front()
+        && (taken.is_empty() || place.rows <= *room)
+        && let Some(place) = queue.pop_front()
+    {
+        *room = room.saturating_sub(place.rows);
+        taken.push(place.work);
+    }
+}
+
+fn closed() -> StoreError {
+    StoreError::Unavailable("the store is closed".into())
+}

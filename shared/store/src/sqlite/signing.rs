@@ -1,0 +1,367 @@
+//! What signers do: begin, take over, defer, finish, refuse. Each condition of the law stands in a WHERE clause; why a statement
+//! found nothing is asked afterwards.
+
+use std::time::Duration;
+
+use domain::{
+    id::{Incarnation, Serial},
+    job::{STRIKES, State},
+    lane::Lane,
+};
+
+use super::{
+    column::Column,
+    counts::{Sign, Total},
+    fault::Fault,
+    ledger::Ledger,
+    open::{OpenRow, open_columns, owner_lost, paused, usage_on},
+};
+use crate::{Begin, Begun, Deferral, Ended, Finish, Finished, NotBegun, Outcome, Refusal, StoreError, TakenOver};
+
+impl Ledger<'_> {
+    /// Begins jobs. One that cannot be read is set aside, and the others go on.
+    pub(super) fn begin(&mut self, owner: &Incarnation, jobs: &[Serial]) -> Result<Vec<Begin>, StoreError> {
+        let begin = |job| match self.row(|ledger| ledger.begin_one(owner, job)) {
+            Err(StoreError::Damaged(why) | StoreError::Rejected(why)) => {
+                self.row(|ledger| ledger.set_aside(job, &why))?;
+                Ok(Begin::Not(*job, NotBegun::Damaged))
+            }
+            answer => answer,
+        };
+        jobs.iter().map(begin).collect()
+    }
+
+    fn begin_one(&mut self, owner: &Incarnation, job: &Serial) -> Result<Begin, Fault> {
+        let begun = self.one(
+            concat!(
+                "UPDATE open SET state = 'signing', owner = ?2, turn = turn + 1, begun_at = ?3 \
+                 WHERE job = ?1 AND state = 'queued' AND sign_by > ?3 AND ",
+                usage_on!(),
+                " AND NOT ",
+                paused!(),
+                " RETURNING ",
+                open_columns!()
+            ),
+            (Column(job), Column(owner), Column(self.now)),
+            OpenRow::read,
+        )?;
+        match begun {
+            Some(open) => {
+                self.counts.moved(&open.lane, State::Queued, State::Signing);
+                Ok(Begin::Begun(Box::new(self.bodies(open)?)))
+            }
+            None => Ok(Begin::Not(*job, self.why_not_begun(job)?)),
+        }
+    }
+
+    fn why_not_begun(&self, job: &Serial) -> Result<NotBegun, Fault> {
+        let open = self.one(
+            concat!(
+                "SELECT state, sign_by > ?2, ",
+                paused!(),
+                ", ",
+                usage_on!(),
+                ", (SELECT issuer.state = 'destroyed' FROM issuer WHERE issuer.id = open.issuer) FROM open WHERE job = ?1"
+            ),
+            (Column(job), Column(self.now)),
+            |row| {
+                let (in_time, paused, usage_on): (bool, bool, bool) = (row.get(1)?, row.get(2)?, row.get(3)?);
+                let destroyed = row.get::<_, Option<bool>>(4)?.unwrap_or(false);
+                Ok(match row.get::<_, Column<State>>(0)?.0 {
+                    State::Signing => NotBegun::Elsewhere,
+                    State::Parked => NotBegun::Parked,
+                    _ if !in_time => NotBegun::Late,
+                    _ if paused => NotBegun::Paused,
+                    _ if destroyed => NotBegun::IssuerDestroyed,
+                    _ if !usage_on => NotBegun::IssuerDisabled,
+                    _ => NotBegun::Elsewhere,
+                })
+            },
+        )?;
+        if let Some(why) = open {
+            return Ok(why);
+        }
+        Ok(match self.ended(job)? {
+            Some(ended) => NotBegun::Ended(ended.outcome.state()),
+            None => NotBegun::Unknown,
+        })
+    }
+
+    /// Everything that is recorded of a begun job.
+    fn bodies(&self, open: OpenRow) -> Result<Begun, Fault> {
+        let joined = self.all(
+            "SELECT statement, proof FROM joined WHERE job = ?1 ORDER BY joiner",
+            [Column(&open.job)],
+            |row| Ok((row.get(0)?, row.get(1)?)),
+        )?;
+        let now = self.now;
+        let begun = self.one(
+            "SELECT request.profile, request.profile_version, request.intent, statement.statement, statement.proof, \
+             intent.tbs FROM request JOIN statement ON statement.id = request.id JOIN intent ON intent.id = request.id \
+             WHERE request.job = ?1",
+            [Column(&open.job)],
+            |row| {
+                Ok(Begun {
+                    job: open.job,
+                    lane: open.lane,
+                    account: open.account,
+                    profile: row.get::<_, Column<_>>(0)?.0,
+                    profile_version: row.get(1)?,
+                    turn: open.turn,
+                    strikes: open.strikes,
+                    sign_by: open.sign_by,
+                    remaining: open.sign_by.since(now),
+                    statement: row.get(3)?,
+                    proof: row.get(4)?,
+                    joined,
+                    tbs: row.get(5)?,
+                    intent: row.get::<_, Column<_>>(2)?.0,
+                })
+            },
+        )?;
+        begun.ok_or_else(|| Fault::damaged(format!("job {}: its request, statement or intent is missing", open.job)))
+    }
+
+    /// Parks an open job whose rows cannot be read, and says so.
+    fn set_aside(&mut self, job: &Serial, why: &str) -> Result<(), Fault> {
+        let before = self.one("SELECT state FROM open WHERE job = ?1", [Column(job)], |row| {
+            Ok(row.get::<_, Column<State>>(0)?.0)
+        });
+        let parked = self.one(
+            "UPDATE open SET state = 'parked', owner = NULL, begun_at = NULL \
+             WHERE job = ?1 AND state <> 'parked' RETURNING issuer, class",
+            [Column(job)],
+            |row| super::open::read_lane(row, 0),
+        );
+        match (before, parked) {
+            (Ok(Some(before)), Ok(Some(lane))) => self.counts.moved(&lane, before, State::Parked),
+            (Err(fault @ Fault::Store(_)), _) | (_, Err(fault @ Fault::Store(_))) => return Err(fault),
+            // Rows that name no lane were never counted in one.
+            _ => {}
+        }
+        self.note(job, "damaged", why, "store")
+    }
+
+    /// Takes over what others have lost.
+    pub(super) fn take_over(
+        &mut self,
+        owner: &Incarnation,
+        lanes: &[Lane],
+        operation_limit: Duration,
+        limit: u32,
+    ) -> Result<TakenOver, StoreError> {
+        let mut taken = TakenOver::default();
+        let mut left = limit;
+        for lane in lanes {
+            if left == 0 {
+                break;
+            }
+            for job in self.row(|ledger| ledger.lost(lane, operation_limit, left))? {
+                match self.row(|ledger| ledger.take_one(owner, &job)) {
+                    Ok(Taken::Begun(begun)) => taken.begun.push(*begun),
+                    Ok(Taken::Poison) => taken.poisoned.push((job, lane.clone())),
+                    Err(StoreError::Damaged(why) | StoreError::Rejected(why)) => {
+                        self.row(|ledger| ledger.set_aside(&job, &why))?;
+                    }
+                    Err(error) => return Err(error),
+                }
+                left = left.saturating_sub(1);
+            }
+        }
+        Ok(taken)
+    }
+
+    /// Jobs of a lane that may be taken over, or have had their last owner.
+    fn lost(&self, lane: &Lane, operation_limit: Duration, limit: u32) -> Result<Vec<Serial>, Fault> {
+        self.all(
+            concat!(
+                "SELECT job FROM open WHERE issuer = ?1 AND class = ?2 AND state = 'signing' AND (begun_at <= ?4 OR ",
+                owner_lost!("?3"),
+                ") AND (strikes + 1 >= ?5 OR (sign_by > ?3 AND ",
+                usage_on!(),
+                ")) ORDER BY begun_at LIMIT ?6"
+            ),
+            rusqlite::params![
+                Column(&lane.issuer),
+                Column(&lane.class),
+                Column(self.now),
+                Column(self.now - operation_limit * 3),
+                STRIKES,
+                limit
+            ],
+            |row| Ok(row.get::<_, Column<Serial>>(0)?.0),
+        )
+    }
+
+    fn take_one(&mut self, owner: &Incarnation, job: &Serial) -> Result<Taken, Fault> {
+        let begun = self.one(
+            concat!(
+                "UPDATE open SET owner = ?2, turn = turn + 1, strikes = strikes + 1, begun_at = ?3 \
+                 WHERE job = ?1 AND state = 'signing' AND strikes + 1 < ?4 AND sign_by > ?3 AND ",
+                usage_on!(),
+                " RETURNING ",
+                open_columns!()
+            ),
+            (Column(job), Column(owner), Column(self.now), STRIKES),
+            OpenRow::read,
+        )?;
+        if let Some(open) = begun {
+            let detail = format!("turn {}, strike {}", open.turn, open.strikes);
+            self.note(job, "taken_over", &detail, owner.node.as_str())?;
+            return Ok(Taken::Begun(Box::new(self.bodies(open)?)));
+        }
+        let poison = self.one(
+            concat!(
+                "UPDATE open SET state = 'parked', owner = NULL, begun_at = NULL, strikes = strikes + 1 \
+                 WHERE job = ?1 AND state = 'signing' AND strikes + 1 >= ?2 RETURNING ",
+                open_columns!()
+            ),
+            (Column(job), STRIKES),
+            OpenRow::read,
+        )?;
+        let Some(open) = poison else {
+            return Err(Fault::damaged(format!("job {job}: it is neither lost nor poison")));
+        };
+        self.counts.moved(&open.lane, State::Signing, State::Parked);
+        let detail = format!("lost {} owners", open.strikes);
+        self.note(job, "poisoned", &detail, owner.node.as_str())?;
+        Ok(Taken::Poison)
+    }
+
+    /// Puts back what this owner had begun.
+    pub(super) fn defer(&mut self, owner: &Incarnation, deferrals: &[Deferral]) -> Result<(), StoreError> {
+        let mut failed = Ok(());
+        for deferral in deferrals {
+            let deferred = self.row(|ledger| ledger.defer_one(owner, deferral));
+            failed = failed.and(deferred);
+        }
+        failed
+    }
+
+    fn defer_one(&mut self, owner: &Incarnation, deferral: &Deferral) -> Result<(), Fault> {
+        let lane = self.one(
+            "UPDATE open SET state = 'queued', owner = NULL, begun_at = NULL \
+             WHERE job = ?1 AND state = 'signing' AND turn = ?2 AND owner = ?3 RETURNING issuer, class",
+            (Column(&deferral.job), deferral.turn, Column(owner)),
+            |row| super::open::read_lane(row, 0),
+        )?;
+        if let Some(lane) = lane {
+            self.counts.moved(&lane, State::Signing, State::Queued);
+            self.note(&deferral.job, "deferred", &deferral.reason, owner.node.as_str())?;
+        }
+        Ok(())
+    }
+
+    /// Records signatures, each by itself.
+    pub(super) fn finish(&mut self, finishes: &[Finish]) -> Vec<Result<Finished, StoreError>> {
+        finishes
+            .iter()
+            .map(|finish| self.row(|ledger| ledger.finish_one(finish)))
+            .collect()
+    }
+
+    fn finish_one(&mut self, finish: &Finish) -> Result<Finished, Fault> {
+        let open = self.one(
+            concat!(
+                "DELETE FROM open WHERE job = ?1 AND state IN ('signing', 'queued') AND turn > 0 \
+                 AND EXISTS (SELECT 1 FROM request WHERE request.job = open.job AND request.intent = ?2) AND ",
+                usage_on!(),
+                " RETURNING ",
+                open_columns!()
+            ),
+            (Column(&finish.job), Column(&finish.intent)),
+            OpenRow::read,
+        )?;
+        let Some(open) = open else {
+            return self.why_not_finished(finish);
+        };
+        let account = open.account.clone();
+        let outcome = Outcome::Issued {
+            signature: finish.signature.clone(),
+            at: self.now,
+        };
+        let ended = self.end(open, outcome, Some(finish.node.as_str()))?;
+        let revoked = self.execute("UPDATE revocation SET issued = 1 WHERE job = ?1", [Column(&finish.job)])? > 0;
+        if revoked {
+            self.counts.total(&account, Total::Revoked, Sign::Plus);
+        }
+        Ok(Finished::Issued {
+            ended,
+            first: true,
+            revoked,
+        })
+    }
+
+    fn why_not_finished(&self, finish: &Finish) -> Result<Finished, Fault> {
+        let matches = self.one(
+            "SELECT intent = ?2 FROM request WHERE job = ?1",
+            (Column(&finish.job), Column(&finish.intent)),
+            |row| row.get(0),
+        )?;
+        match matches {
+            None => return Ok(Finished::Lost(None)),
+            Some(false) => return Ok(Finished::IntentMismatch),
+            Some(true) => {}
+        }
+        if let Some(ended) = self.ended(&finish.job)? {
+            return Ok(match ended.outcome {
+                Outcome::Issued { .. } => Finished::Issued {
+                    revoked: super::read::revocation(self.connection, &finish.job)?.is_some(),
+                    ended,
+                    first: false,
+                },
+                outcome => Finished::Lost(Some(outcome.state())),
+            });
+        }
+        let open = self.one(
+            "SELECT state, turn FROM open WHERE job = ?1",
+            [Column(&finish.job)],
+            |row| Ok((row.get::<_, Column<State>>(0)?.0, row.get::<_, u32>(1)?)),
+        )?;
+        Ok(match open {
+            Some((State::Parked, _)) => Finished::Lost(Some(State::Parked)),
+            Some((state, 0)) => Finished::Lost(Some(state)),
+            Some(_) => Finished::IssuerOff,
+            None => return Err(Fault::damaged(format!("job {}: neither open nor ended", finish.job))),
+        })
+    }
+
+    /// Refuses jobs, each by itself.
+    pub(super) fn refuse(
+        &mut self,
+        owner: &Incarnation,
+        refusals: &[Refusal],
+    ) -> Vec<Result<Option<Ended>, StoreError>> {
+        refusals
+            .iter()
+            .map(|refusal| self.row(|ledger| ledger.refuse_one(owner, refusal)))
+            .collect()
+    }
+
+    fn refuse_one(&mut self, owner: &Incarnation, refusal: &Refusal) -> Result<Option<Ended>, Fault> {
+        let open = self.one(
+            concat!(
+                "DELETE FROM open WHERE job = ?1 \
+                 AND (state = 'queued' OR (state = 'signing' AND turn = ?2 AND owner = ?3)) RETURNING ",
+                open_columns!()
+            ),
+            (Column(&refusal.job), refusal.turn, Column(owner)),
+            OpenRow::read,
+        )?;
+        let Some(open) = open else {
+            return self.ended(&refusal.job);
+        };
+        let outcome = Outcome::Refused {
+            id: refusal.id.clone(),
+            detail: refusal.detail.clone(),
+            at: self.now,
+        };
+        self.end(open, outcome, Some(owner.node.as_str())).map(Some)
+    }
+}
+
+/// What came of a lost job.
+enum Taken {
+    Begun(Box<Begun>),
+    Poison,
+}
