@@ -1,6 +1,7 @@
 //! The decisions of Bulkhead, without clock, randomness or I/O: `now` and `entropy` are arguments, events go in and effects come out.
 
 pub mod admission;
+pub mod audit;
 pub mod bytes;
 pub mod dispatch;
 pub mod failure;

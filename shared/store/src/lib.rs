@@ -18,7 +18,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use domain::{
-    id::{AccountId, Incarnation, Serial},
+    audit::AuditLink,
+    id::{AccountId, Incarnation, NodeId, Serial},
     lane::Lane,
     registry::Revision,
     time::Timestamp,
@@ -132,7 +133,7 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     async fn append_audit(&self, link: &AuditLink) -> Result<Appended, StoreError>;
 
     /// Links of a writer's chain after `after`, in order, at most `limit`; of every writer when `writer` is `None`, by time.
-    async fn audit(&self, writer: Option<&str>, after: u64, limit: u32) -> Result<Vec<AuditLink>, StoreError>;
+    async fn audit(&self, writer: Option<&NodeId>, after: u64, limit: u32) -> Result<Vec<AuditLink>, StoreError>;
 
     /// The last link of each writer's chain.
     async fn audit_heads(&self) -> Result<Vec<AuditLink>, StoreError>;

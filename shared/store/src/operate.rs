@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use domain::{
-    bytes::Digest,
     id::{AccountId, Incarnation, IssuerId, ProfileId, Serial},
     issuer::{IssuerState, Role, Usage},
     job::State,
@@ -216,23 +215,4 @@ pub struct LaneStatus {
     pub parked: u64,
     /// How long the oldest queued job has waited.
     pub oldest: Option<Duration>,
-}
-
-/// One link of a writer's audit chain: the events of one flush. Hash and signature are made by `wire::audit`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct AuditLink {
-    /// Whose chain: `node#run`-less node name.
-    pub writer: String,
-    /// From 1, without gaps.
-    pub sequence: u64,
-    /// When the writer made it.
-    pub at: Timestamp,
-    /// Hash of the writer's link before; zeros before the first.
-    pub previous: Digest,
-    /// JSON array of events, the very bytes that were hashed.
-    pub events: Vec<u8>,
-    /// SHA-256 over all of the above.
-    pub hash: Digest,
-    /// The writer's Ed25519 signature over `hash` with a context.
-    pub signature: Vec<u8>,
 }

@@ -6,6 +6,7 @@
 pub mod admin;
 pub mod answer;
 pub mod attest;
+pub mod audit;
 pub mod envelope;
 pub mod hvca;
 pub mod problem;
