@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use domain::{
-    id::{AccountId, Incarnation, Serial},
+    id::{AccountId, Incarnation, NodeId, Serial},
     lane::{Class, Lane},
     registry::Revision,
     time::Timestamp,
@@ -246,10 +246,10 @@ impl Store for Sqlite {
         self.write_row(Bulk, move |ledger| ledger.append_audit(&link)).await
     }
 
-    async fn audit(&self, writer: Option<&str>, after: u64, limit: u32) -> Result<Vec<AuditLink>, StoreError> {
-        let writer = writer.map(str::to_owned);
+    async fn audit(&self, writer: Option<&NodeId>, after: u64, limit: u32) -> Result<Vec<AuditLink>, StoreError> {
+        let writer = writer.cloned();
         self.read(Bulk, move |connection| {
-            registry::audit(connection, writer.as_deref(), after, limit)
+            registry::audit(connection, writer.as_ref(), after, limit)
         })
         .await
     }

@@ -3,7 +3,7 @@
 use std::{fmt::Display, str::FromStr};
 
 use domain::{
-    bytes::Digest,
+    bytes::{Blob, Digest},
     id::{AccountId, Incarnation, IssuerId, NodeId, ProfileId, Serial},
     issuer::{IssuerState, Purpose},
     job::{RevocationReason, State},
@@ -95,6 +95,19 @@ impl FromSql for Column<Digest> {
         bytes
             .map(|bytes| Column(Digest(bytes)))
             .map_err(|_| damaged("a digest has 32 bytes"))
+    }
+}
+
+/// Audit events: a JSON array of base64 texts.
+impl ToSql for Column<&Vec<Blob>> {
+    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+        let json = serde_json::to_vec(self.0).expect("a list of texts always serialises");
+        Ok(ToSqlOutput::from(json))
+    }
+}
+impl FromSql for Column<Vec<Blob>> {
+    fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
+        serde_json::from_slice(value.as_blob()?).map(Column).map_err(damaged)
     }
 }
 

@@ -86,7 +86,7 @@ impl Ledger<'_> {
     pub(super) fn append_audit(&mut self, link: &AuditLink) -> Result<Appended, Fault> {
         let last = self.one(
             "SELECT sequence, hash FROM audit WHERE writer = ?1 ORDER BY sequence DESC LIMIT 1",
-            [&link.writer],
+            [Column(&link.writer)],
             |row| Ok((row.get::<_, Column<u64>>(0)?.0, row.get::<_, Column<Digest>>(1)?.0)),
         )?;
         let (sequence, hash) = last.unwrap_or((0, Digest([0; 32])));
@@ -96,13 +96,13 @@ impl Ledger<'_> {
         self.execute(
             "INSERT INTO audit (writer, sequence, at, previous, events, hash, signature) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
             (
-                &link.writer,
+                Column(&link.writer),
                 Column(link.sequence),
                 Column(link.at),
                 Column(&link.previous),
-                &link.events,
+                Column(&link.events),
                 Column(&link.hash),
-                &link.signature,
+                &link.signature.0,
             ),
         )?;
         Ok(Appended::Done)
@@ -222,7 +222,7 @@ macro_rules! audit_columns {
 /// Links of one writer after a sequence number, or of all after a time in milliseconds.
 pub(super) fn audit(
     connection: &Connection,
-    writer: Option<&str>,
+    writer: Option<&NodeId>,
     after: u64,
     limit: u32,
 ) -> Result<Vec<AuditLink>, Fault> {
@@ -233,7 +233,7 @@ pub(super) fn audit(
                 audit_columns!(),
                 "WHERE writer = ?1 AND sequence > ?2 ORDER BY sequence LIMIT ?3"
             ),
-            (writer, Column(after), limit),
+            (Column(writer), Column(after), limit),
             read_link,
         ),
         None => all(
@@ -260,12 +260,12 @@ pub(super) fn audit_heads(connection: &Connection) -> Result<Vec<AuditLink>, Fau
 
 fn read_link(row: &Row<'_>) -> rusqlite::Result<AuditLink> {
     Ok(AuditLink {
-        writer: row.get(0)?,
+        writer: row.get::<_, Column<NodeId>>(0)?.0,
         sequence: row.get::<_, Column<u64>>(1)?.0,
         at: row.get::<_, Column<Timestamp>>(2)?.0,
         previous: row.get::<_, Column<Digest>>(3)?.0,
-        events: row.get(4)?,
+        events: row.get::<_, Column<Vec<Blob>>>(4)?.0,
         hash: row.get::<_, Column<Digest>>(5)?.0,
-        signature: row.get(6)?,
+        signature: Blob(row.get(6)?),
     })
 }
