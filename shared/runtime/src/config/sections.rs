@@ -1,0 +1,409 @@
+//! The sections, key by key. Durations are written "30s", sizes carry their unit in the name.
+
+use std::{
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    path::PathBuf,
+    time::Duration,
+};
+
+use domain::lane::Class;
+use serde::{Deserialize, Serialize};
+
+const fn loopback(port: u16) -> SocketAddr {
+    SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port)
+}
+
+/// Where things are.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Place {
+    /// Everything that must be kept: ledger, keys, certificates, ports. Default `bulkhead-data`, beside the current directory.
+    pub data_dir: PathBuf,
+    /// Address of the certificate API. Port 0 takes a free one and keeps it. Default `127.0.0.1:8443`.
+    pub listen: SocketAddr,
+    /// Address of the operators' API. Default `127.0.0.1:8444`.
+    pub admin_listen: SocketAddr,
+    /// Address of `/livez`, `/readyz` and `/metrics`, plain HTTP. Default `127.0.0.1:9464`.
+    pub metrics_listen: SocketAddr,
+    /// Base of the URLs in certificates (CRL, OCSP, CA certificate): `http://`, no slash at the end. Fixed for a certificate's life.
+    /// Default `http://127.0.0.1:8080`.
+    pub public_url: String,
+    /// Names and addresses, besides the addresses listened on, by which clients call this server. Default none.
+    pub names: Vec<String>,
+    /// Public half of the installation root, base64. Empty: the one in the data directory. Default empty.
+    pub root_public_key: String,
+}
+
+impl Default for Place {
+    fn default() -> Self {
+        Self {
+            data_dir: "bulkhead-data".into(),
+            listen: loopback(8443),
+            admin_listen: loopback(8444),
+            metrics_listen: loopback(9464),
+            public_url: "http://127.0.0.1:8080".into(),
+            names: Vec::new(),
+            root_public_key: String::new(),
+        }
+    }
+}
+
+/// Connections of the TLS listeners.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Tls {
+    /// Connections at a time; over it they wait in the system's backlog. Default 4096.
+    pub connections: usize,
+    /// How long a handshake may take. Default 5s.
+    #[serde(with = "humantime_serde")]
+    pub handshake_timeout: Duration,
+    /// How long the head of a request may take, and how long a connection may be idle before it. Default 30s.
+    #[serde(with = "humantime_serde")]
+    pub header_read_timeout: Duration,
+    /// Requests at a time on one HTTP/2 connection. Default 128.
+    pub streams: u32,
+}
+
+impl Default for Tls {
+    fn default() -> Self {
+        Self {
+            connections: 4096,
+            handshake_timeout: Duration::from_secs(5),
+            header_read_timeout: Duration::from_secs(30),
+            streams: 128,
+        }
+    }
+}
+
+/// The ledger.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Store {
+    /// File of the ledger. Empty: `ledger.sqlite` in the data directory. Default empty.
+    pub path: PathBuf,
+    /// Least time from the beginning of one commit to that of the next: longer makes larger groups. Default 400us.
+    #[serde(with = "humantime_serde")]
+    pub commit_gap: Duration,
+    /// Rows in one commit at most. Default 512.
+    pub commit_rows: usize,
+    /// Calls waiting for the writer; over it calls fail at once. Default 8192.
+    pub queue: usize,
+    /// Connections that read. Default 2.
+    pub readers: usize,
+    /// Pages of write-ahead log before a checkpoint, 1000 to 4000. Default 2000.
+    pub wal_autocheckpoint: u32,
+}
+
+impl Default for Store {
+    fn default() -> Self {
+        Self {
+            path: PathBuf::new(),
+            commit_gap: Duration::from_micros(400),
+            commit_rows: 512,
+            queue: 8192,
+            readers: 2,
+            wal_autocheckpoint: 2000,
+        }
+    }
+}
+
+/// Transport between front ends and signers. A full queue loses nothing: signers claim from the ledger.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Broker {
+    /// Envelopes that wait in one lane's queue. Default 2000.
+    pub lane_envelopes: usize,
+    /// How long a publication may take. Default 1s.
+    #[serde(with = "humantime_serde")]
+    pub publish_timeout: Duration,
+    /// Unconfirmed publications of one lane at a time. Default 16.
+    pub lane_unconfirmed: usize,
+    /// Answers that wait for one front end. Default 4096.
+    pub answers: usize,
+}
+
+impl Default for Broker {
+    fn default() -> Self {
+        Self {
+            lane_envelopes: 2000,
+            publish_timeout: Duration::from_secs(1),
+            lane_unconfirmed: 16,
+            answers: 4096,
+        }
+    }
+}
+
+/// Front ends.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Frontend {
+    /// Greatest body of a request, in bytes. Default 65536.
+    pub max_body_bytes: usize,
+    /// How long a body may take to arrive. Default 10s.
+    #[serde(with = "humantime_serde")]
+    pub body_timeout: Duration,
+    /// How long any request may take, besides the wait that a client asks for. Default 30s.
+    #[serde(with = "humantime_serde")]
+    pub request_timeout: Duration,
+    /// Requests at a time, over all accounts. Default 8192.
+    pub requests: usize,
+    /// Threads that verify requests and prepare certificates. 0: one per core. Default 0.
+    pub admission_threads: usize,
+    /// Requests of one issuer that wait for verification; over it: `overloaded`. Default 512.
+    pub verify_queue_per_issuer: usize,
+    /// Requests of one issuer that wait for the accept batch; over it: `overloaded`. Default 512.
+    pub accept_queue_per_issuer: usize,
+    /// Jobs accepted in one call of the store. Default 128.
+    pub accept_batch: usize,
+    /// Longest wait that `Prefer: wait` gives. Default 60s.
+    #[serde(with = "humantime_serde")]
+    pub wait_limit: Duration,
+    /// Requests that wait for their certificate at a time; over it they are answered at once, without. Default 8192.
+    pub waiting: usize,
+    /// How often the ledger is asked about all waiting jobs. Default 250ms.
+    #[serde(with = "humantime_serde")]
+    pub wait_poll: Duration,
+    /// Logins a second of one client certificate. Default 20.
+    pub logins_per_second: u32,
+    /// How long an idempotency key is kept. Default 24h.
+    #[serde(with = "humantime_serde")]
+    pub idempotency_keep: Duration,
+    /// Longest window of `/stats`. Default 30days.
+    #[serde(with = "humantime_serde")]
+    pub statistics_window: Duration,
+    /// Verified tokens that are remembered. Default 10000.
+    pub token_cache: u64,
+}
+
+impl Default for Frontend {
+    fn default() -> Self {
+        Self {
+            max_body_bytes: 64 * 1024,
+            body_timeout: Duration::from_secs(10),
+            request_timeout: Duration::from_secs(30),
+            requests: 8192,
+            admission_threads: 0,
+            verify_queue_per_issuer: 512,
+            accept_queue_per_issuer: 512,
+            accept_batch: 128,
+            wait_limit: Duration::from_mins(1),
+            waiting: 8192,
+            wait_poll: Duration::from_millis(250),
+            logins_per_second: 20,
+            idempotency_keep: Duration::from_hours(24),
+            statistics_window: Duration::from_hours(30 * 24),
+            token_cache: 10_000,
+        }
+    }
+}
+
+/// What a new account may do unless the operator says otherwise.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Accounts {
+    /// Requests a second. Default 2000.
+    pub requests_per_second: u32,
+    /// Jobs open at a time. Default 1000000.
+    pub jobs_in_flight: u32,
+    /// Certificates in all. Default 10000000.
+    pub issuance_quota: u64,
+}
+
+impl Default for Accounts {
+    fn default() -> Self {
+        Self {
+            requests_per_second: 2000,
+            jobs_in_flight: 1_000_000,
+            issuance_quota: 10_000_000,
+        }
+    }
+}
+
+/// Signers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Signer {
+    /// Threads that sign. 0: one per core. Default 0.
+    pub threads: usize,
+    /// Jobs of one lane that are out to this signer at a time. Default 64.
+    pub prefetch: usize,
+    /// Jobs begun in one call of the store. Default 64.
+    pub begin_batch: usize,
+    /// Jobs finished in one call of the store. Default 64.
+    pub finish_batch: usize,
+    /// How long one signature may take before the job may be taken over at three times that. Default 5s.
+    #[serde(with = "humantime_serde")]
+    pub operation_limit: Duration,
+    /// How long a lease lasts without a heartbeat. Default 2s.
+    #[serde(with = "humantime_serde")]
+    pub lease: Duration,
+    /// How often the lease is renewed. Default 500ms.
+    #[serde(with = "humantime_serde")]
+    pub heartbeat: Duration,
+    /// How often jobs past their time are ended. Default 250ms.
+    #[serde(with = "humantime_serde")]
+    pub sweep: Duration,
+    /// How long a job may wait before it is claimed from the ledger without a delivery. Default 1s.
+    #[serde(with = "humantime_serde")]
+    pub claim_after: Duration,
+    /// Greatest difference from store time at which jobs are taken. Default 2s.
+    #[serde(with = "humantime_serde")]
+    pub clock_limit: Duration,
+}
+
+impl Default for Signer {
+    fn default() -> Self {
+        Self {
+            threads: 0,
+            prefetch: 64,
+            begin_batch: 64,
+            finish_batch: 64,
+            operation_limit: Duration::from_secs(5),
+            lease: Duration::from_secs(2),
+            heartbeat: Duration::from_millis(500),
+            sweep: Duration::from_millis(250),
+            claim_after: Duration::from_secs(1),
+            clock_limit: Duration::from_secs(2),
+        }
+    }
+}
+
+/// Depth of lanes.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Lanes {
+    /// Open jobs of an interactive lane; over it: `overloaded`. Default 10000.
+    pub interactive: u64,
+    /// Open jobs of a renewal lane. Default 2000000.
+    pub renewal: u64,
+    /// Open jobs of a bulk lane. Default 2000000.
+    pub bulk: u64,
+    /// Part of a lane that one account may hold, over 0 and at most 1. Default 0.5.
+    pub account_share: f64,
+}
+
+impl Default for Lanes {
+    fn default() -> Self {
+        Self {
+            interactive: 10_000,
+            renewal: 2_000_000,
+            bulk: 2_000_000,
+            account_share: 0.5,
+        }
+    }
+}
+
+impl Lanes {
+    /// Open jobs that a lane of this class may hold.
+    pub const fn depth(&self, class: Class) -> u64 {
+        match class {
+            Class::Interactive => self.interactive,
+            Class::Renewal => self.renewal,
+            Class::Bulk => self.bulk,
+        }
+    }
+
+    /// Open jobs of a lane of this class that one account may hold; at least one.
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        clippy::cast_precision_loss,
+        reason = "the share is checked to lie within 0 and 1, and no lane is deeper than 2^52"
+    )]
+    pub fn share(&self, class: Class) -> u64 {
+        ((self.depth(class) as f64 * self.account_share) as u64).max(1)
+    }
+}
+
+/// Bearer tokens.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Tokens {
+    /// How long a token of the certificate API lives; clients renew at ten minutes. Default 12m.
+    #[serde(with = "humantime_serde")]
+    pub hvca_life: Duration,
+    /// How long a front end signs with the same key. Default 24h.
+    #[serde(with = "humantime_serde")]
+    pub key_life: Duration,
+}
+
+impl Default for Tokens {
+    fn default() -> Self {
+        Self {
+            hvca_life: Duration::from_mins(12),
+            key_life: Duration::from_hours(24),
+        }
+    }
+}
+
+/// The registry and how it is followed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Registry {
+    /// How often the store is asked for a new revision, besides being told. Default 500ms.
+    #[serde(with = "humantime_serde")]
+    pub poll: Duration,
+    /// After how long without any news a process counts as behind. Default 30s.
+    #[serde(with = "humantime_serde")]
+    pub silence: Duration,
+    /// How long a node's enrolment lasts. Default 365days.
+    #[serde(with = "humantime_serde")]
+    pub enrolment: Duration,
+}
+
+impl Default for Registry {
+    fn default() -> Self {
+        Self {
+            poll: Duration::from_millis(500),
+            silence: Duration::from_secs(30),
+            enrolment: Duration::from_hours(365 * 24),
+        }
+    }
+}
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Human,
+    /// One JSON object a line.
+    Json,
+}
+
+/// Logs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Telemetry {
+    /// `human` or `json`. Default `human`.
+    pub format: LogFormat,
+    /// What is logged: `info`, or by part `info,signer=debug`. The environment variable `BULKHEAD_LOG` overrules it. Default `info`.
+    pub filter: String,
+}
+
+impl Default for Telemetry {
+    fn default() -> Self {
+        Self {
+            format: LogFormat::Human,
+            filter: "info".into(),
+        }
+    }
+}
+
+/// Stopping.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Shutdown {
+    /// How long what is in flight may take after a signal. Default 20s.
+    #[serde(with = "humantime_serde")]
+    pub grace: Duration,
+}
+
+impl Default for Shutdown {
+    fn default() -> Self {
+        Self {
+            grace: Duration::from_secs(20),
+        }
+    }
+}

@@ -1,0 +1,320 @@
+//! The registry's state as this process applies it: revisions are pulled from the store, verified, folded, and published.
+//!
+//! What does not verify is refused and reported; the last state that did stays in force. Who wants to know at once reads
+//! [`Follower::applied`]; who wants to be told subscribes.
+
+use std::{
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use arc_swap::ArcSwap;
+use async_trait::async_trait;
+use domain::{
+    registry::{ChangeRefused, Revision, Snapshot},
+    time::{Clock, Timestamp},
+};
+use prometheus_client::metrics::{counter::Counter, gauge::Gauge};
+use store::{Store, StoreError};
+use tokio::sync::{Notify, watch};
+use wire::trust::{ChainHead, Directory, RevisionError, RootUnusable, verify_revision};
+
+use crate::{config, telemetry::Metrics};
+
+/// Revisions read in one query.
+const PAGE: u32 = 256;
+
+/// The state in force: a snapshot, who may say what in it, and where in the chain it stands.
+#[derive(Debug, Clone)]
+pub struct Applied {
+    /// The registry.
+    pub snapshot: Arc<Snapshot>,
+    /// Its nodes.
+    pub directory: Arc<Directory>,
+    /// The last revision of the chain that led here.
+    pub head: ChainHead,
+}
+
+impl Applied {
+    /// The state before the first revision: the root is known and nobody else.
+    pub fn start(root_public: &[u8]) -> Result<Self, RootUnusable> {
+        Ok(Self {
+            snapshot: Arc::default(),
+            directory: Arc::new(Directory::empty(root_public)?),
+            head: ChainHead::START,
+        })
+    }
+
+    /// Its number.
+    pub const fn revision(&self) -> u64 {
+        self.head.number
+    }
+}
+
+/// Why the follower is where it is.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum FollowError {
+    /// The store cannot be asked.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A revision does not verify.
+    #[error(transparent)]
+    Revision(#[from] RevisionError),
+    /// A revision is signed, but does not fit the state.
+    #[error("revision {number} does not fit the state before it: {reason}")]
+    Unfit {
+        /// Which.
+        number: u64,
+        /// Why.
+        reason: ChangeRefused,
+    },
+}
+
+/// That a process applies less than there is, or cannot know.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Behind {
+    /// Since when.
+    pub since: Timestamp,
+    /// Why.
+    pub reason: String,
+}
+
+#[derive(Debug)]
+struct News {
+    /// When the head was last read, or control was last heard.
+    heard_at: Timestamp,
+    /// Since when a higher revision is known.
+    higher_since: Option<Timestamp>,
+    /// The last refusal.
+    refused: Option<FollowError>,
+}
+
+/// The part of a store that is followed.
+#[async_trait]
+trait Chain: Send + Sync + std::fmt::Debug {
+    async fn head(&self) -> Result<u64, StoreError>;
+    async fn after(&self, number: u64) -> Result<Vec<Revision>, StoreError>;
+}
+
+#[async_trait]
+impl Chain for Arc<dyn Store> {
+    async fn head(&self) -> Result<u64, StoreError> {
+        Ok(Store::head(self.as_ref()).await?.revision)
+    }
+    async fn after(&self, number: u64) -> Result<Vec<Revision>, StoreError> {
+        self.revisions(number, PAGE).await
+    }
+}
+
+/// Follows the registry. Share it as an `Arc`; run [`Follower::run`] once.
+#[derive(Debug)]
+pub struct Follower {
+    chain: Box<dyn Chain>,
+    clock: Arc<dyn Clock>,
+    applied: Arc<ArcSwap<Applied>>,
+    known: AtomicU64,
+    news: Mutex<News>,
+    nudge: Notify,
+    turn: tokio::sync::Mutex<()>,
+    told: watch::Sender<u64>,
+    poll: Duration,
+    silence: Duration,
+    revision_gauge: Gauge,
+    known_gauge: Gauge,
+    refusals: Counter,
+}
+
+impl Follower {
+    /// A follower that has applied nothing yet.
+    pub fn new(
+        store: Arc<dyn Store>,
+        root_public: &[u8],
+        clock: Arc<dyn Clock>,
+        config: &config::Registry,
+        metrics: &Metrics,
+    ) -> Result<Self, RootUnusable> {
+        Self::of_chain(Box::new(store), root_public, clock, config, metrics)
+    }
+
+    fn of_chain(
+        chain: Box<dyn Chain>,
+        root_public: &[u8],
+        clock: Arc<dyn Clock>,
+        config: &config::Registry,
+        metrics: &Metrics,
+    ) -> Result<Self, RootUnusable> {
+        let news = News {
+            heard_at: clock.now(),
+            higher_since: None,
+            refused: None,
+        };
+        Ok(Self {
+            chain,
+            applied: Arc::new(ArcSwap::from_pointee(Applied::start(root_public)?)),
+            clock,
+            known: AtomicU64::new(0),
+            news: Mutex::new(news),
+            nudge: Notify::new(),
+            turn: tokio::sync::Mutex::default(),
+            told: watch::Sender::new(0),
+            poll: config.poll,
+            silence: config.silence,
+            revision_gauge: metrics.register("registry_revision", "Revision applied", Gauge::default()),
+            known_gauge: metrics.register("registry_revision_known", "Highest revision heard of", Gauge::default()),
+            refusals: metrics.register(
+                "registry_revisions_refused",
+                "Revisions that did not verify or did not fit",
+                Counter::default(),
+            ),
+        })
+    }
+
+    /// The state in force, now and later.
+    pub fn applied(&self) -> Arc<ArcSwap<Applied>> {
+        self.applied.clone()
+    }
+
+    /// Numbers of revisions as they come into force.
+    pub fn subscribe(&self) -> watch::Receiver<u64> {
+        self.told.subscribe()
+    }
+
+    /// Somebody says that there is a revision of this number (an accepted job, a heartbeat, control): if it is news, it is fetched at once.
+    pub fn hear_of(&self, head: u64) {
+        let applied = self.applied.load().revision();
+        let known = self.known.fetch_max(head, Ordering::Relaxed).max(head);
+        self.known_gauge.set(i64::try_from(known).unwrap_or(i64::MAX));
+        let now = self.clock.now();
+        let mut news = self.news.lock().unwrap_or_else(PoisonError::into_inner);
+        news.heard_at = now;
+        if known > applied {
+            news.higher_since.get_or_insert(now);
+            drop(news);
+            self.nudge.notify_one();
+        } else {
+            news.higher_since = None;
+        }
+    }
+
+    /// Whether the process is behind: it knows of a higher revision, or has read no head and heard nothing for too long.
+    pub fn behind(&self) -> Option<Behind> {
+        let (applied, known) = (self.applied.load().revision(), self.known.load(Ordering::Relaxed));
+        let now = self.clock.now();
+        let news = self.news.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(since) = news.higher_since.filter(|_| known > applied) {
+            let why = news
+                .refused
+                .as_ref()
+                .map_or(String::new(), |error| format!(": {error}"));
+            return Some(Behind {
+                since,
+                reason: format!("applies revision {applied} of {known}{why}"),
+            });
+        }
+        (now.since(news.heard_at) > self.silence).then(|| Behind {
+            since: news.heard_at,
+            reason: format!(
+                "has heard nothing of the registry for {} s",
+                now.since(news.heard_at).as_secs()
+            ),
+        })
+    }
+
+    /// Asks for the head and applies everything up to it. The number now in force.
+    pub async fn catch_up(&self) -> Result<u64, FollowError> {
+        let _one_at_a_time = self.turn.lock().await;
+        let head = self.chain.head().await?;
+        self.hear_of(head);
+        let outcome = self.apply_up_to(head).await;
+        let mut news = self.news.lock().unwrap_or_else(PoisonError::into_inner);
+        match &outcome {
+            Ok(_) => news.refused = None,
+            Err(FollowError::Store(_)) => {}
+            Err(error) if news.refused.as_ref() == Some(error) => {}
+            Err(error) => {
+                tracing::error!(%error, "a revision of the registry is refused; the last good state stays in force");
+                self.refusals.inc();
+                news.refused = Some(error.clone());
+            }
+        }
+        if self.applied.load().revision() >= self.known.load(Ordering::Relaxed) {
+            news.higher_since = None;
+        }
+        outcome
+    }
+
+    async fn apply_up_to(&self, head: u64) -> Result<u64, FollowError> {
+        loop {
+            let before = self.applied.load_full();
+            if before.revision() >= head {
+                return Ok(before.revision());
+            }
+            let page = self.chain.after(before.revision()).await?;
+            let mut state = Applied::clone(&before);
+            let outcome: Result<(), FollowError> = page.iter().try_for_each(|revision| {
+                let changes = verify_revision(revision, &state.head, &state.directory)?;
+                let number = revision.number;
+                let snapshot =
+                    state.snapshot.next(&changes).map_err(|reason| FollowError::Unfit { number, reason })?;
+                let directory = state.directory.next(&snapshot);
+                for node in directory.refused() {
+                    tracing::error!(%node, revision = number, "the installation root did not endorse this node as it stands");
+                }
+                state =
+                    Applied { snapshot: Arc::new(snapshot), directory: Arc::new(directory), head: ChainHead::of(revision) };
+                Ok(())
+            });
+            let number = state.revision();
+            if number > before.revision() {
+                self.publish(state);
+            }
+            outcome?;
+            if page.is_empty() {
+                return Ok(number);
+            }
+        }
+    }
+
+    fn publish(&self, state: Applied) {
+        let number = state.revision();
+        self.applied.store(Arc::new(state));
+        self.revision_gauge.set(i64::try_from(number).unwrap_or(i64::MAX));
+        self.told.send_replace(number);
+        tracing::info!(revision = number, "registry applied");
+    }
+
+    /// Follows until told to stop: at every nudge, and at every poll.
+    pub async fn run(&self, stop: tokio_util::sync::CancellationToken) {
+        let mut was_reachable = true;
+        loop {
+            let caught_up = self.catch_up().await;
+            match &caught_up {
+                Err(FollowError::Store(error)) if was_reachable => {
+                    tracing::warn!(%error, "the registry cannot be read from the store");
+                }
+                Ok(_) if !was_reachable => tracing::info!("the registry can be read again"),
+                _ => {}
+            }
+            was_reachable = !matches!(caught_up, Err(FollowError::Store(_)));
+            // A refused revision stays known as higher, and each nudge would only refuse it again: that waits for the poll.
+            let nudged = async {
+                if caught_up.is_ok() {
+                    self.nudge.notified().await;
+                } else {
+                    std::future::pending::<()>().await;
+                }
+            };
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = nudged => {}
+                () = tokio::time::sleep(self.poll) => {}
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
