@@ -7,6 +7,8 @@ pub mod admin;
 pub mod answer;
 pub mod attest;
 pub mod audit;
+#[cfg(feature = "client")]
+pub mod client;
 pub mod envelope;
 pub mod hvca;
 pub mod problem;
