@@ -80,7 +80,7 @@ pub fn verify(chain: &[Blob]) -> Result<Vec<Facts<'_>>, ChainError> {
     let mut all = Vec::with_capacity(chain.len());
     for (number, der) in (1..).zip(chain) {
         let facts = read(der).map_err(|error| ChainError::Unreadable { number, error })?;
-        check_ca(number, &facts)?;
+        check_ca(number, &facts, number == chain.len())?;
         all.push(facts);
     }
     for (number, facts) in (1..).zip(&all) {
@@ -97,7 +97,7 @@ pub fn verify(chain: &[Blob]) -> Result<Vec<Facts<'_>>, ChainError> {
     Ok(all)
 }
 
-fn check_ca(number: usize, facts: &Facts<'_>) -> Result<(), ChainError> {
+fn check_ca(number: usize, facts: &Facts<'_>, is_root: bool) -> Result<(), ChainError> {
     let lacks = |what| Err(ChainError::NotCa { number, what });
     if facts.version != 3 {
         return lacks("is not of version 3");
@@ -105,8 +105,9 @@ fn check_ca(number: usize, facts: &Facts<'_>) -> Result<(), ChainError> {
     if !facts.is_ca() {
         return lacks("does not say CA:TRUE");
     }
-    if !facts.may(KeyUsage::KeyCertificateSign) {
-        return lacks("has a key usage without keyCertSign");
+    // Old roots have no key usage at all; nobody judges a trust anchor by it (RFC 5280, 6.1.1 d).
+    if !facts.may(KeyUsage::KeyCertificateSign) || (facts.key_usage.is_none() && !is_root) {
+        return lacks("has no key usage with keyCertSign");
     }
     // The certificate itself does not count, and neither would self-issued ones, which a path of ours does not have (RFC 5280, 6.1.4 l).
     let below = number - 1;
@@ -179,7 +180,8 @@ mod tests {
             error_of(|draft| draft.with(BASIC_CONSTRAINTS, true, b"\x30\x00")),
             no_ca
         );
-        let no_sign = not_ca("has a key usage without keyCertSign");
+        let no_sign = not_ca("has no key usage with keyCertSign");
+        assert_eq!(error_of(|draft| draft.without(KEY_USAGE)), no_sign);
         assert_eq!(
             error_of(|draft| draft.with(KEY_USAGE, true, b"\x03\x02\x01\x02")),
             no_sign
@@ -190,6 +192,15 @@ mod tests {
             ..draft
         };
         assert_eq!(error_of(version_1), not_ca("is not of version 3"));
+    }
+
+    #[test]
+    fn an_old_root_may_do_without_key_usage() {
+        let Hierarchy {
+            root, ca_certificate, ..
+        } = Hierarchy::new();
+        let old = root.certify(&Draft::new(&root, &root).without(KEY_USAGE));
+        assert!(verify(&[ca_certificate, old]).is_ok());
     }
 
     #[test]

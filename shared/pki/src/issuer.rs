@@ -11,7 +11,7 @@ use crate::{
     asn1::{Element, Fault, Reader, element, tag},
     certificate::Facts,
     chain::{self, ChainError},
-    key::{KeyError, inspect},
+    key::{KeyError, Weakness, inspect, weakness},
     pem::{self, PemError},
 };
 
@@ -27,6 +27,9 @@ pub enum ImportError {
     /// The issuer's key.
     #[error("the issuer's key: {0}")]
     Key(#[from] KeyError),
+    /// The issuer's key gives its private half away.
+    #[error("the issuer's key: {0}")]
+    Weak(#[from] Weakness),
     /// Without it, leaves could not name their issuer's key.
     #[error(
         "the issuer's certificate has no subject key identifier; have it issued with one (RFC 5280, section 4.2.1.2)"
@@ -78,7 +81,7 @@ pub fn import_pem(registration: Registration, chain: &str) -> Result<Issuer, Imp
 /// Makes an enabled issuer of its default chain and of other chains for the same name and key.
 ///
 /// Checked here: CA:TRUE, keyCertSign (and cRLSign for `crl`), subject key identifier, every link up to a self-signed root, a key of an
-/// accepted type, and that the subject is encoded in the one way that DER allows. What the key can do is tried by whoever holds it;
+/// accepted type that is not known to be weak, and that the subject is encoded in the one way that DER allows. What the key can do is tried by whoever holds it;
 /// [`Issuer::standing`] watches the times.
 pub fn import(
     registration: Registration,
@@ -92,6 +95,9 @@ pub fn import(
     let links = chain::verify(&chain)?;
     let own = links.first().ok_or(ChainError::Length(0))?;
     let key_type = inspect(own.public_key)?;
+    if let Some(weakness) = weakness(own.public_key) {
+        return Err(weakness.into());
+    }
     check_subject(own.subject)?;
     let subject_key_id = own.subject_key_id.ok_or(ImportError::NoSubjectKeyIdentifier)?;
     if registration.usage.crl && !own.may(KeyUsage::CrlSign) {
@@ -288,6 +294,13 @@ mod tests {
             error_of(|draft| Draft { spki, ..draft }),
             ImportError::Key(KeyError::Algorithm("Ed448".into()))
         );
+    }
+
+    #[test]
+    fn a_weak_key_is_refused() {
+        let neutral = [&b"\x30\x2a\x30\x05\x06\x03\x2b\x65\x70\x03\x21\x00\x01"[..], &[0; 31]].concat();
+        let refused = error_of(|draft| Draft { spki: neutral, ..draft });
+        assert_eq!(refused, ImportError::Weak(Weakness::SmallOrder));
     }
 
     #[test]

@@ -6,3 +6,4 @@ mod certificates;
 mod refusals;
 mod requests;
 mod tools;
+mod weaknesses;
