@@ -64,7 +64,10 @@ impl Ledger<'_> {
             Err(refused) => Ok(Err(refused)),
             Ok(state) => match self.insert(job, state)? {
                 Inserted::Done => answer(job.job, How::New, state),
-                Inserted::SerialTaken => Ok(Err(AcceptError::SerialTaken)),
+                Inserted::SerialTaken => match self.accepted_before(job)? {
+                    Some(state) => answer(job.job, How::Repeated, state),
+                    None => Ok(Err(AcceptError::SerialTaken)),
+                },
             },
         }
     }
@@ -214,6 +217,19 @@ impl Ledger<'_> {
             None
         };
         Ok(refused.map_or(Ok(Position::accepted(switches.diverted).state), Err))
+    }
+
+    /// Whether the serial is taken by this very job: a front end asks again after an outcome that it never learnt.
+    fn accepted_before(&self, job: &NewJob) -> Result<Option<State>, Fault> {
+        let same = self.one(
+            "SELECT 1 FROM request WHERE job = ?1 AND account = ?2 AND intent = ?3",
+            (Column(&job.job), Column(&job.account), Column(&job.intent)),
+            |_| Ok(()),
+        )?;
+        match same {
+            Some(()) => self.answerable(&job.job),
+            None => Ok(None),
+        }
     }
 
     fn key_is_used(&self, job: &NewJob) -> Result<bool, Fault> {

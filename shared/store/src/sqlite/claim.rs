@@ -64,7 +64,7 @@ pub(super) fn claimable(
 
 fn of_lane(connection: &Connection, turns: &Turns, claim: &Claim, now: Timestamp) -> Result<Vec<Claimable>, Fault> {
     let limit = usize::try_from(claim.limit).unwrap_or(usize::MAX).min(CLAIM);
-    let accounts = accounts_in_turn(connection, &claim.lane, turns.last(&claim.lane), limit)?;
+    let accounts = accounts_in_turn(connection, &claim.lane, turns.last(&claim.lane).as_ref(), limit)?;
     if let Some(last) = accounts.last().filter(|_| accounts.len() > 1) {
         turns.set(&claim.lane, last.clone());
     }
@@ -99,7 +99,7 @@ fn of_lane(connection: &Connection, turns: &Turns, claim: &Claim, now: Timestamp
 fn accounts_in_turn(
     connection: &Connection,
     lane: &Lane,
-    last: Option<AccountId>,
+    last: Option<&AccountId>,
     limit: usize,
 ) -> Result<Vec<AccountId>, Fault> {
     let mut accounts: Vec<AccountId> = Vec::new();

@@ -126,7 +126,7 @@ impl Counts {
                     *counts.in_flight.entry(account).or_default() += number;
                 }
                 Err(error) => {
-                    tracing::error!(%error, "open jobs with an unreadable lane, account or state are not counted")
+                    tracing::error!(%error, "open jobs with an unreadable lane, account or state are not counted");
                 }
             }
         }

@@ -27,9 +27,8 @@ impl Ledger<'_> {
         for job in self.row(|ledger| ledger.late(limit))? {
             match self.row(|ledger| ledger.expire(&job)) {
                 Ok(expired) => ended.extend(expired),
-                // It stays where it is, late and never begun; the others go on.
-                Err(StoreError::Damaged(error) | StoreError::Rejected(error)) => {
-                    tracing::error!(%job, error, "a late job cannot be ended");
+                Err(StoreError::Damaged(why) | StoreError::Rejected(why)) => {
+                    self.row(|ledger| ledger.give_up(&job, &why))?;
                 }
                 Err(error) => return Err(error),
             }
@@ -64,6 +63,13 @@ impl Ledger<'_> {
         let at = self.now;
         open.map(|open| self.end(open, Outcome::Expired { at }, None))
             .transpose()
+    }
+
+    /// Sets a late job aside that cannot be ended as what it is, and sweeps it no more.
+    fn give_up(&mut self, job: &Serial, why: &str) -> Result<(), Fault> {
+        self.set_aside(job, why)?;
+        self.execute("UPDATE open SET sign_by = ?2 WHERE job = ?1", (Column(job), i64::MAX))?;
+        Ok(())
     }
 
     fn prune(&self, limit: u32) -> Result<(), Fault> {

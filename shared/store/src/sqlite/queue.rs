@@ -177,3 +177,72 @@ fn fill<W>(queue: &mut VecDeque<Place<W>>, taken: &mut Vec<W>, room: &mut usize)
 fn closed() -> StoreError {
     StoreError::Unavailable("the store is closed".into())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn queue(work: &[(Urgency, usize, &'static str)]) -> Queue<&'static str> {
+        let queue = Queue::new(100, 100, Duration::from_millis(5));
+        for (urgency, rows, name) in work {
+            queue.push(*urgency, *rows, *name).await.unwrap();
+        }
+        queue
+    }
+
+    #[tokio::test]
+    async fn interactive_work_goes_before_bulk_work_that_came_first() {
+        let bulk = [(Urgency::Bulk, 5, "b1"), (Urgency::Bulk, 5, "b2")];
+        let queue = queue(&bulk).await;
+        for name in ["i1", "i2", "i3"] {
+            queue.push(Urgency::Interactive, 2, name).await.unwrap();
+        }
+        assert_eq!(queue.take(4), ["i1", "i2"]);
+        assert_eq!(queue.take(10), ["i3", "b1"]);
+        assert_eq!(queue.take(1), ["b2"], "one piece always fits");
+    }
+
+    #[tokio::test]
+    async fn bulk_work_that_was_passed_over_for_long_goes_along() {
+        let queue = queue(&[(Urgency::Bulk, 50, "b1"), (Urgency::Bulk, 50, "b2")]).await;
+        std::thread::sleep(PASSED_OVER);
+        for name in ["i1", "i2"] {
+            queue.push(Urgency::Interactive, 10, name).await.unwrap();
+        }
+        assert_eq!(queue.take(10), ["i1", "b1"]);
+    }
+
+    #[tokio::test]
+    async fn a_full_half_refuses_and_leaves_the_other_open() {
+        let queue = Queue::new(1, 1, Duration::from_millis(5));
+        queue.push(Urgency::Bulk, 1, "b1").await.unwrap();
+        let refused = queue.push(Urgency::Bulk, 1, "b2").await;
+        assert!(matches!(refused, Err(StoreError::Unavailable(_))), "{refused:?}");
+        queue.push(Urgency::Interactive, 1, "i1").await.unwrap();
+        assert_eq!(queue.take(10), ["i1", "b1"]);
+        queue.push(Urgency::Bulk, 1, "b2").await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_closed_queue_gives_what_it_has_and_takes_no_more() {
+        let queue = queue(&[(Urgency::Bulk, 1, "b1")]).await;
+        queue.close();
+        assert!(queue.push(Urgency::Interactive, 1, "i1").await.is_err());
+        assert!(queue.wait());
+        assert_eq!(queue.take_one(false), Some("b1"));
+        assert!(!queue.wait());
+        assert_eq!(queue.take_one(false), None);
+    }
+
+    #[test]
+    fn a_thread_that_is_kept_for_short_work_leaves_the_long() {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let queue = Arc::new(runtime.block_on(queue(&[(Urgency::Bulk, 1, "b1"), (Urgency::Interactive, 1, "i1")])));
+        assert_eq!(queue.take_one(true), Some("i1"));
+        let kept = Arc::clone(&queue);
+        let kept = std::thread::spawn(move || kept.take_one(true));
+        assert_eq!(queue.take_one(false), Some("b1"));
+        queue.close();
+        assert_eq!(kept.join().unwrap(), None);
+    }
+}

@@ -215,16 +215,21 @@ pub(super) fn statistics(connection: &Connection, query: &StatisticsQuery) -> Re
     })
 }
 
+/// Jobs with their outer rows: of `$first` (`request` or `open`) by serial, backwards.
 macro_rules! summaries {
-    ($from:literal) => {
+    ($first:literal, $joins:literal) => {
         concat!(
             "SELECT request.job, request.issuer, request.class, request.account, request.profile, ",
-            "coalesce(open.state, result.state) AS state, request.accepted_at, ",
-            "coalesce(open.sign_by, request.sign_by), ",
-            "EXISTS (SELECT 1 FROM revocation WHERE revocation.job = request.job) ",
-            $from,
-            " AND (?2 IS NULL OR request.issuer = ?2) AND (?3 IS NULL OR request.account = ?3) ",
-            "AND (?4 IS NULL OR coalesce(open.state, result.state) = ?4) LIMIT ?5"
+            "coalesce(open.state, result.state), request.accepted_at, coalesce(open.sign_by, request.sign_by), ",
+            "EXISTS (SELECT 1 FROM revocation WHERE revocation.job = request.job) FROM ",
+            $first,
+            $joins,
+            " LEFT JOIN result ON result.job = request.job WHERE ",
+            $first,
+            ".job < ?1 AND (?2 IS NULL OR request.issuer = ?2) AND (?3 IS NULL OR request.account = ?3) ",
+            "AND (?4 IS NULL OR coalesce(open.state, result.state) = ?4) ORDER BY ",
+            $first,
+            ".job DESC LIMIT ?5"
         )
     };
 }
@@ -232,14 +237,8 @@ macro_rules! summaries {
 /// Jobs, newest first.
 pub(super) fn jobs(connection: &Connection, filter: &JobFilter) -> Result<Vec<JobSummary>, Fault> {
     let sql = match filter.state {
-        Some(state) if state.is_open() => summaries!(
-            "FROM (SELECT * FROM open ORDER BY job DESC) AS open CROSS JOIN request ON request.job = open.job \
-             LEFT JOIN result ON result.job = open.job WHERE open.job < ?1"
-        ),
-        _ => summaries!(
-            "FROM (SELECT * FROM request ORDER BY job DESC) AS request LEFT JOIN open ON open.job = request.job \
-             LEFT JOIN result ON result.job = request.job WHERE request.job < ?1"
-        ),
+        Some(state) if state.is_open() => summaries!("open", " CROSS JOIN request ON request.job = open.job"),
+        _ => summaries!("request", " LEFT JOIN open ON open.job = request.job"),
     };
     // No serial is above this blob.
     let before = filter

@@ -249,10 +249,11 @@ pub(super) fn audit(
 pub(super) fn audit_heads(connection: &Connection) -> Result<Vec<AuditLink>, Fault> {
     all(
         connection,
-        concat!(
-            audit_columns!(),
-            "WHERE (writer, sequence) IN (SELECT writer, max(sequence) FROM audit GROUP BY writer) ORDER BY writer"
-        ),
+        // From writer to writer, one step in the index each.
+        "WITH RECURSIVE writers (name) AS (SELECT min(writer) FROM audit UNION ALL \
+         SELECT (SELECT min(writer) FROM audit WHERE writer > name) FROM writers WHERE name IS NOT NULL) \
+         SELECT writer, sequence, at, previous, events, hash, signature FROM writers CROSS JOIN audit \
+         ON writer = name AND sequence = (SELECT max(sequence) FROM audit WHERE writer = name)",
         [],
         read_link,
     )

@@ -123,7 +123,7 @@ impl Ledger<'_> {
     }
 
     /// Parks an open job whose rows cannot be read, and says so.
-    fn set_aside(&mut self, job: &Serial, why: &str) -> Result<(), Fault> {
+    pub(super) fn set_aside(&mut self, job: &Serial, why: &str) -> Result<(), Fault> {
         let before = self.one("SELECT state FROM open WHERE job = ?1", [Column(job)], |row| {
             Ok(row.get::<_, Column<State>>(0)?.0)
         });

@@ -1,12 +1,18 @@
 //! Running cached statements.
 
-use rusqlite::{Connection, OptionalExtension, Params, Row};
+use rusqlite::{CachedStatement, Connection, OptionalExtension, Params, Row};
 
 use super::fault::Fault;
 
+fn prepare<'c>(connection: &'c Connection, sql: &str) -> rusqlite::Result<CachedStatement<'c>> {
+    #[cfg(test)]
+    super::tests::plans::seen(sql);
+    connection.prepare_cached(sql)
+}
+
 /// Changes rows. How many.
 pub(super) fn execute(connection: &Connection, sql: &str, params: impl Params) -> Result<usize, Fault> {
-    Ok(connection.prepare_cached(sql)?.execute(params)?)
+    Ok(prepare(connection, sql)?.execute(params)?)
 }
 
 /// The first row, if there is one.
@@ -16,7 +22,7 @@ pub(super) fn one<T>(
     params: impl Params,
     read: impl FnOnce(&Row<'_>) -> rusqlite::Result<T>,
 ) -> Result<Option<T>, Fault> {
-    Ok(connection.prepare_cached(sql)?.query_row(params, read).optional()?)
+    Ok(prepare(connection, sql)?.query_row(params, read).optional()?)
 }
 
 /// Every row.
@@ -26,7 +32,7 @@ pub(super) fn all<T>(
     params: impl Params,
     read: impl FnMut(&Row<'_>) -> rusqlite::Result<T>,
 ) -> Result<Vec<T>, Fault> {
-    let mut statement = connection.prepare_cached(sql)?;
+    let mut statement = prepare(connection, sql)?;
     let rows = statement.query_map(params, read)?;
     Ok(rows.collect::<Result<_, _>>()?)
 }
@@ -38,7 +44,7 @@ pub(super) fn readable<T>(
     params: impl Params,
     read: impl FnMut(&Row<'_>) -> rusqlite::Result<T>,
 ) -> Result<Vec<T>, Fault> {
-    let mut statement = connection.prepare_cached(sql)?;
+    let mut statement = prepare(connection, sql)?;
     let mut found = Vec::new();
     for row in statement.query_map(params, read)? {
         match row.map_err(Fault::from) {

@@ -2,6 +2,13 @@
 //! [`suite!`](suite) with a [`Harness`], which makes one test of each case.
 
 pub(crate) mod accepting;
+pub(crate) mod batches;
+pub(crate) mod ending;
+pub(crate) mod law;
+pub(crate) mod operating;
+pub(crate) mod reading;
+pub(crate) mod repeating;
+pub(crate) mod revoking;
 pub(crate) mod signing;
 pub(crate) mod world;
 
@@ -37,6 +44,21 @@ macro_rules! suite {
             a_key_that_must_be_unique_is_certified_once,
             a_front_end_learns_the_head_revision,
         );
+        $crate::suite::suite!(@cases $harness, repeating:
+            the_same_request_joins_the_job_in_flight,
+            a_joiner_leaves_its_statement_and_raises_sign_by,
+            a_joiner_never_raises_sign_by_past_two_days_after_not_before,
+            joiners_and_waiters_are_bounded,
+            the_same_request_of_another_account_or_issuer_is_another_job,
+            an_issued_job_is_joined_only_within_its_time_and_never_when_revoked,
+            a_job_that_ended_without_a_certificate_is_not_joined,
+            a_cancelled_job_is_not_joined,
+            an_idempotency_key_answers_with_its_job_until_it_runs_out,
+            an_idempotency_key_with_another_request_is_a_conflict,
+            an_idempotency_key_of_a_refused_job_begins_anew,
+            repeats_and_joins_use_no_quota,
+            repeats_within_one_call_join_each_other,
+        );
         $crate::suite::suite!(@cases $harness, signing:
             of_two_signers_one_begins_a_job,
             a_begun_job_comes_with_everything_that_is_recorded,
@@ -54,6 +76,48 @@ macro_rules! suite {
             a_take_over_brings_no_more_than_asked_for,
             queued_jobs_are_claimable_oldest_first_and_account_by_account,
             nothing_is_claimable_that_could_not_be_begun,
+        );
+        $crate::suite::suite!(@cases $harness, ending:
+            a_refusal_is_told_once_to_the_waiters_and_always_to_readers,
+            a_refusal_out_of_turn_changes_nothing,
+            a_late_job_is_swept_and_its_waiters_are_returned,
+            the_sweep_goes_in_chunks_and_forgets_what_has_run_out,
+            only_the_last_waiter_withdraws_a_late_job,
+            what_was_begun_and_ends_without_a_certificate_is_revoked,
+            an_owner_that_is_gone_leaves_no_late_job_behind,
+        );
+        $crate::suite::suite!(@cases $harness, revoking:
+            a_certificate_is_revoked_once_and_only_a_compromise_raises_the_reason,
+            anothers_certificate_is_unknown,
+            a_pending_job_is_refused_and_an_operator_cancels_it,
+            a_cancelled_job_that_is_signed_all_the_same_is_issued_and_revoked_at_once,
+            a_job_without_a_certificate_was_never_issued,
+            revocation_dates_are_judged_by_the_stores_time,
+        );
+        $crate::suite::suite!(@cases $harness, law:
+            a_random_walk_keeps_the_law,
+        );
+        $crate::suite::suite!(@cases $harness, batches:
+            a_bad_row_in_a_hundred_fails_alone,
+            a_bad_row_among_concurrent_calls_fails_alone,
+            a_call_of_too_many_rows_is_refused_whole,
+            concurrent_calls_begin_each_job_once,
+        );
+        $crate::suite::suite!(@cases $harness, reading:
+            counters_count_what_was_issued_and_revoked,
+            a_window_of_issued_certificates_is_paged,
+            windows_are_inclusive_and_know_their_times,
+            jobs_are_listed_newest_first_and_filtered,
+            events_tell_what_happened_to_a_job,
+            lanes_show_their_depth_and_how_long_the_oldest_waits,
+            many_jobs_are_read_in_one_call,
+        );
+        $crate::suite::suite!(@cases $harness, operating:
+            a_revision_follows_the_head_or_is_refused,
+            a_revision_takes_effect_with_its_commit,
+            an_audit_chain_has_no_gaps_and_no_branches,
+            a_lease_ends_by_itself_or_with_goodbye,
+            a_store_that_is_opened_again_has_everything,
         );
     };
     (@cases $harness:expr, $module:ident: $($case:ident),* $(,)?) => {$(

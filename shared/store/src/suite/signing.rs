@@ -31,17 +31,14 @@ pub(crate) async fn of_two_signers_one_begins_a_job(harness: &impl Harness) {
 pub(crate) async fn a_begun_job_comes_with_everything_that_is_recorded(harness: &impl Harness) {
     let world = World::new(harness).await;
     let job = world.accepted().await;
-    world.advance(Duration::from_secs(600));
+    world.advance(Duration::from_mins(10));
     let begun = world.begin(&node("one"), job.job).await;
     assert_eq!((&begun.lane, &begun.account), (&job.lane, &job.account));
     assert_eq!(
         (&begun.profile, begun.profile_version),
         (&job.profile, job.profile_version)
     );
-    assert_eq!(
-        (begun.sign_by, begun.remaining),
-        (job.sign_by, Duration::from_secs(3000))
-    );
+    assert_eq!((begun.sign_by, begun.remaining), (job.sign_by, Duration::from_mins(50)));
     assert_eq!((&begun.statement, &begun.proof), (&job.statement, &job.proof));
     assert_eq!((&begun.tbs, begun.intent), (&job.tbs, job.intent));
     assert!(begun.joined.is_empty());
@@ -78,7 +75,7 @@ pub(crate) async fn why_a_job_was_not_begun_is_said(harness: &impl Harness) {
     destroyed.state = IssuerState::Destroyed;
     world.put_issuers(&[destroyed]).await;
     assert_eq!(world.try_begin(&owner, job.job).await, Err(NotBegun::IssuerDestroyed));
-    world.advance(Duration::from_secs(3600));
+    world.advance(Duration::from_hours(1));
     assert_eq!(world.try_begin(&owner, job.job).await, Err(NotBegun::Late));
     assert_eq!(world.get(job.job).await.turn, 0);
 }
@@ -289,8 +286,8 @@ pub(crate) async fn a_stuck_owner_loses_its_job_though_it_lives(harness: &impl H
     let job = world.accepted().await;
     let (one, two) = (node("one"), node("two"));
     world.begin(&one, job.job).await;
-    world.live(&one, Duration::from_secs(3600)).await;
-    world.advance(LIMIT * 3 - Duration::from_millis(1));
+    world.live(&one, Duration::from_hours(1)).await;
+    world.advance((LIMIT * 3).checked_sub(Duration::from_millis(1)).unwrap());
     let lanes = [job.lane.clone()];
     assert_eq!(world.store.take_over(&two, &lanes, LIMIT, 10).await.unwrap().begun, []);
     world.advance(Duration::from_millis(1));
@@ -415,7 +412,7 @@ pub(crate) async fn nothing_is_claimable_that_could_not_be_begun(harness: &impl 
     world.begin(&node("one"), job.job).await;
     assert_eq!(claimable().await, 0);
     let late = world.accepted().await;
-    world.advance(Duration::from_secs(3600));
+    world.advance(Duration::from_hours(1));
     assert_eq!(world.state(late.job).await, State::Queued);
     assert_eq!(claimable().await, 0);
 }

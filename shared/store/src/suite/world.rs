@@ -60,10 +60,15 @@ impl World {
 
     /// Lets go of the store and opens it again.
     pub(crate) async fn reopen(self, harness: &impl Harness) -> Self {
-        let Self { store, clock, serials } = self;
-        drop(store);
-        let store = harness.open(clock.clone()).await;
-        Self { store, clock, serials }
+        let closed = self.close();
+        let store = harness.open(closed.clock.clone()).await;
+        closed.over(store)
+    }
+
+    /// Lets go of the store.
+    pub(crate) fn close(self) -> Closed {
+        let Self { clock, serials, .. } = self;
+        Closed { clock, serials }
     }
 
     pub(crate) fn now(&self) -> Timestamp {
@@ -93,7 +98,7 @@ impl World {
             profile: "tls".parse().unwrap(),
             profile_version: 3,
             purpose: Purpose::EndEntity,
-            sign_by: self.now() + Duration::from_secs(3600),
+            sign_by: self.now() + Duration::from_hours(1),
             not_before: self.now().as_secs(),
             not_after: self.now().as_secs() + 90 * 86_400,
             statement: format!("statement of {job}").into_bytes(),
@@ -245,6 +250,20 @@ impl World {
         row.state = IssuerState::Disabled;
         row.usage.issue = false;
         self.put_issuers(&[row]).await;
+    }
+}
+
+/// A world without its store.
+pub(crate) struct Closed {
+    pub(crate) clock: Arc<ManualClock>,
+    serials: AtomicU64,
+}
+
+impl Closed {
+    /// The world over this store, which was opened with the world's clock.
+    pub(crate) fn over(self, store: Arc<dyn Store>) -> World {
+        let Self { clock, serials } = self;
+        World { store, clock, serials }
     }
 }
 

@@ -1,0 +1,117 @@
+//! Batches without coupling: a bad row fails alone, and nobody's call spoils another's.
+
+use std::{collections::HashSet, sync::Arc};
+
+use super::{
+    Harness,
+    world::{World, node, signature},
+};
+use crate::{AcceptError, Begin, Finished, NewJob, StoreError};
+
+/// A job that no store takes: its certificate would end before it begins.
+fn bad(mut job: NewJob) -> NewJob {
+    job.not_after = job.not_before - 1;
+    job
+}
+
+pub(crate) async fn a_bad_row_in_a_hundred_fails_alone(harness: &impl Harness) {
+    let world = World::new(harness).await;
+    let mut jobs: Vec<NewJob> = (0..100).map(|_| world.job()).collect();
+    jobs[41] = bad(jobs[41].clone());
+    let answers = world.store.accept(jobs.clone()).await;
+    assert_eq!(answers.len(), 100);
+    for (number, (answer, job)) in answers.iter().zip(&jobs).enumerate() {
+        if number == 41 {
+            assert!(
+                matches!(answer, Err(AcceptError::Store(StoreError::Rejected(_)))),
+                "{answer:?}"
+            );
+            assert_eq!(world.store.job(job.job).await.unwrap(), None);
+        } else {
+            assert_eq!(answer.as_ref().unwrap().job, job.job);
+        }
+    }
+    // Nothing of the bad one is counted, and everything of the others.
+    assert_eq!(world.lane("alpha.interactive").await.queued, 99);
+    assert_eq!(world.store.quota_left(&jobs[0].account, 100).await.unwrap(), 1);
+
+    // The same in `finish`: a signature that cannot be one.
+    let owner = node("signer");
+    let mut finishes = Vec::new();
+    for job in jobs.iter().filter(|job| job.not_after > job.not_before) {
+        finishes.push(signature(job, world.begin(&owner, job.job).await.turn));
+    }
+    finishes[7].signature.clear();
+    let answers = world.store.finish(&owner, finishes).await;
+    for (number, answer) in answers.iter().enumerate() {
+        if number == 7 {
+            assert!(matches!(answer, Err(StoreError::Rejected(_))), "{answer:?}");
+        } else {
+            assert!(matches!(answer, Ok(Finished::Issued { first: true, .. })), "{answer:?}");
+        }
+    }
+    assert_eq!(world.lane("alpha.interactive").await.signing, 1);
+    assert_eq!(
+        world
+            .store
+            .counter(&jobs[0].account, crate::Counter::Issued)
+            .await
+            .unwrap(),
+        98
+    );
+}
+
+pub(crate) async fn a_bad_row_among_concurrent_calls_fails_alone(harness: &impl Harness) {
+    let world = World::new(harness).await;
+    let mut calls = tokio::task::JoinSet::new();
+    for number in 0..100 {
+        let mut job = world.job();
+        if number % 10 == 3 {
+            job = bad(job);
+        }
+        let store = Arc::clone(&world.store);
+        calls.spawn(async move { (number, store.accept(vec![job]).await.remove(0)) });
+    }
+    while let Some(call) = calls.join_next().await {
+        let (number, answer) = call.unwrap();
+        assert_eq!(answer.is_err(), number % 10 == 3, "{number}: {answer:?}");
+    }
+    assert_eq!(world.lane("alpha.interactive").await.queued, 90);
+}
+
+pub(crate) async fn a_call_of_too_many_rows_is_refused_whole(harness: &impl Harness) {
+    let world = World::new(harness).await;
+    let jobs: Vec<NewJob> = (0..1_001).map(|_| world.job()).collect();
+    let serials: Vec<_> = jobs.iter().map(|job| job.job).collect();
+    let refused = |answer: &Result<_, AcceptError>| matches!(answer, Err(AcceptError::Store(StoreError::Rejected(_))));
+    let answers = world.store.accept(jobs).await;
+    assert_eq!((answers.len(), answers.iter().all(refused)), (1_001, true));
+    let begun = world.store.begin(&node("signer"), &serials).await;
+    assert!(matches!(begun, Err(StoreError::Rejected(_))), "{begun:?}");
+    assert_eq!(world.lane("alpha.interactive").await.queued, 0);
+}
+
+pub(crate) async fn concurrent_calls_begin_each_job_once(harness: &impl Harness) {
+    let world = World::new(harness).await;
+    let jobs: Vec<NewJob> = (0..64).map(|_| world.job()).collect();
+    let serials: Vec<_> = jobs.iter().map(|job| job.job).collect();
+    world.store.accept(jobs).await;
+    let mut calls = tokio::task::JoinSet::new();
+    for number in 0..8 {
+        let (store, mut serials) = (Arc::clone(&world.store), serials.clone());
+        serials.rotate_left(number * 8);
+        let owner = node(&format!("signer-{number}"));
+        calls.spawn(async move { store.begin(&owner, &serials).await.unwrap() });
+    }
+    let mut begun = HashSet::new();
+    let mut times = 0;
+    while let Some(answers) = calls.join_next().await {
+        for answer in answers.unwrap() {
+            if let Begin::Begun(job) = answer {
+                times += 1;
+                begun.insert(job.job);
+            }
+        }
+    }
+    assert_eq!((times, begun.len()), (64, 64));
+}
