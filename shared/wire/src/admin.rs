@@ -70,7 +70,7 @@ pub struct IssuerDocument {
     pub reason: Option<String>,
     /// Usage bits.
     pub usage: Usage,
-    /// Subject (RFC 4514 text).
+    /// Subject as text, most significant attribute first.
     pub subject: String,
     /// Type of its key.
     pub key_type: KeyType,
@@ -420,7 +420,7 @@ pub struct CertificateDocument {
     pub account: AccountId,
     /// Profile.
     pub profile: ProfileId,
-    /// Subject (RFC 4514 text).
+    /// Subject as text, most significant attribute first.
     pub subject: String,
     /// Alternative names.
     pub names: Vec<String>,

@@ -1,0 +1,211 @@
+//! Issuers: registering, disabling, enabling, showing.
+
+use std::sync::Arc;
+
+use domain::{
+    id::IssuerId,
+    issuer::{Binding, Issuer, IssuerState, Purpose, Standing},
+    registry::{Change, Snapshot},
+    time::Timestamp,
+};
+use pki::issuer::Registration;
+use rcgen::PublicKeyData;
+use wire::admin::{Changed, IssuerDocument, RegisterIssuer};
+
+use crate::{Order, Registry, RegistryError, describe, past, profiles, token::blocking};
+
+impl Registry {
+    /// Registers an issuer. Its chain, its names, its times, its past and its key are checked before anything is changed.
+    pub async fn register_issuer(&self, by: &str, request: RegisterIssuer) -> Result<Changed, RegistryError> {
+        if self.current().await?.issuers.contains_key(&request.id) {
+            return Err(RegistryError::Exists(format!("issuer {}", request.id)));
+        }
+        let issuer = self.read_issuer(&request)?;
+        past::check(&request.past, &issuer)?;
+        self.take_in(&request, &issuer).await?;
+        let plan = |snapshot: &Snapshot| {
+            if snapshot.issuers.contains_key(&issuer.id) {
+                return Err(RegistryError::Exists(format!("issuer {}", issuer.id)));
+            }
+            let mut changes = vec![Change::PutIssuer {
+                issuer: Box::new(issuer.clone()),
+            }];
+            if let Some(profile) = &request.profile {
+                changes.extend(profiles::plan(snapshot, profile)?);
+            }
+            Ok(changes)
+        };
+        let warnings = past::warnings(&request.past);
+        if request.dry_run {
+            return self.dry_run(plan, warnings).await;
+        }
+        let (archive, known, kept) = (self.archive.clone(), request.past.clone(), issuer.clone());
+        tokio::task::spawn_blocking(move || past::keep(&archive, &known, &kept))
+            .await
+            .map_err(|error| RegistryError::Internal(error.to_string()))??;
+        let order = Order {
+            by: by.into(),
+            action: "issuer.register",
+            target: issuer.id.to_string(),
+            reason: request.reason.clone(),
+        };
+        Ok(self.commit(&order, plan).await?.into_document(warnings))
+    }
+
+    /// Takes issuance away from an issuer, or gives it back. Everything else about it stays as it is.
+    pub async fn switch_issuer(
+        &self,
+        by: &str,
+        id: &IssuerId,
+        enabled: bool,
+        reason: &str,
+    ) -> Result<Changed, RegistryError> {
+        let order = Order {
+            by: by.into(),
+            action: if enabled { "issuer.enable" } else { "issuer.disable" },
+            target: id.to_string(),
+            reason: reason.into(),
+        };
+        let committed = self
+            .commit(&order, |snapshot| {
+                let issuer = snapshot.issuers.get(id).ok_or_else(|| unknown(id))?;
+                switched(issuer, enabled, reason)
+            })
+            .await?;
+        let warnings = match committed.snapshot.issuers.get(id) {
+            Some(issuer) if enabled && self.clock.now().as_secs() > issuer.not_after => {
+                let date = describe::date(issuer.not_after);
+                vec![format!("a certificate of its chain expired on {date}: it issues nothing all the same")]
+            }
+            _ => Vec::new(),
+        };
+        Ok(committed.into_document(warnings))
+    }
+
+    /// Every issuer.
+    pub async fn issuers(&self) -> Result<Vec<IssuerDocument>, RegistryError> {
+        let snapshot = self.current().await?;
+        Ok(snapshot
+            .issuers
+            .values()
+            .map(|issuer| self.issuer_document(&snapshot, issuer))
+            .collect())
+    }
+
+    /// One issuer.
+    pub async fn issuer(&self, id: &IssuerId) -> Result<IssuerDocument, RegistryError> {
+        let snapshot = self.current().await?;
+        let issuer = snapshot.issuers.get(id).ok_or_else(|| unknown(id))?;
+        Ok(self.issuer_document(&snapshot, issuer))
+    }
+
+    fn read_issuer(&self, request: &RegisterIssuer) -> Result<Issuer, RegistryError> {
+        let registration = Registration {
+            id: request.id.clone(),
+            public_url: request.public_url.clone().unwrap_or_else(|| self.public_url.clone()),
+            crl_shards: request.crl_shards,
+            bindings: vec![Binding {
+                token: request.token.clone(),
+                key: request.key.clone(),
+            }],
+            usage: past::usage(&request.past),
+        };
+        let issuer = pki::issuer::import_pem(registration, &request.chain)
+            .map_err(|error| RegistryError::Invalid(format!("chain: {error}")))?;
+        if self.clock.now().as_secs() > issuer.not_after {
+            return Err(RegistryError::Invalid(format!(
+                "chain: a certificate in it expired on {}, and an expired issuer issues nothing",
+                describe::date(issuer.not_after)
+            )));
+        }
+        Ok(issuer)
+    }
+
+    /// Brings the private key into the token, if one came along, and has the key prove itself.
+    async fn take_in(&self, request: &RegisterIssuer, issuer: &Issuer) -> Result<(), RegistryError> {
+        if let Some(private_key) = &request.private_key {
+            let pair = rcgen::KeyPair::try_from(private_key.0.0.as_slice())
+                .map_err(|_| RegistryError::Invalid("key: the file is not an unencrypted PKCS#8 private key".into()))?;
+            if pair.subject_public_key_info() != **issuer.public_key {
+                return Err(RegistryError::Invalid(
+                    "key: the file is not the private key of the chain's first certificate".into(),
+                ));
+            }
+            if request.dry_run {
+                return Ok(());
+            }
+            let token = self.token(&request.token)?;
+            let (name, pkcs8) = (request.key.clone(), private_key.clone());
+            // A repeat after a failure finds its own key there; the proof below tells it from a stranger's.
+            blocking(token, move |keys| match keys.find(&name)? {
+                Some(_) => Ok(()),
+                None => keys.import(&name, &pkcs8.0).map(drop),
+            })
+            .await??;
+        }
+        self.prove(issuer).await
+    }
+
+    fn issuer_document(&self, snapshot: &Snapshot, issuer: &Arc<Issuer>) -> IssuerDocument {
+        let fit = |binding: &Binding| {
+            let token = self.keys.iter().find(|keys| *keys.token() == binding.token);
+            token.is_some_and(|keys| keys.fit_for_real_ca())
+        };
+        IssuerDocument {
+            id: issuer.id.clone(),
+            state: state(issuer, self.clock.now()).into(),
+            reason: issuer.reason.clone(),
+            usage: issuer.usage,
+            subject: describe::name(&issuer.subject),
+            key_type: issuer.key_type,
+            signature_algorithm: issuer.signature_algorithm,
+            subject_key_id: hex::encode_upper(&*issuer.subject_key_id),
+            not_after: issuer.not_after,
+            bindings: issuer.bindings.clone(),
+            fit_for_real_ca: issuer.bindings.iter().all(fit),
+            crl_shards: issuer.crl_shards,
+            public_url: issuer.public_url.clone(),
+            accounts: snapshot
+                .accounts
+                .values()
+                .filter(|account| account.issuer == issuer.id)
+                .map(|account| account.id.clone())
+                .collect(),
+            chain: issuer.chain.iter().map(|der| pki::pem::encode("CERTIFICATE", der)).collect(),
+        }
+    }
+}
+
+fn unknown(id: &IssuerId) -> RegistryError {
+    RegistryError::Unknown(format!("issuer {id}"), "bulkhead issuer list")
+}
+
+/// The state as operators read it: `expired` is computed.
+pub fn state(issuer: &Issuer, now: Timestamp) -> &'static str {
+    match (issuer.state, issuer.standing(Purpose::EndEntity, now)) {
+        (IssuerState::Destroyed, _) => "destroyed",
+        (_, Standing::Expired) => "expired",
+        (IssuerState::Disabled, _) => "disabled",
+        (IssuerState::Enabled, _) => "enabled",
+    }
+}
+
+/// The issuer with issuance taken away or given back; nothing if it is so already.
+fn switched(issuer: &Issuer, enabled: bool, reason: &str) -> Result<Vec<Change>, RegistryError> {
+    let state = if enabled {
+        IssuerState::Enabled
+    } else {
+        IssuerState::Disabled
+    };
+    if issuer.state == IssuerState::Destroyed {
+        return Err(RegistryError::State(format!("issuer {} is destroyed, which is final", issuer.id)));
+    }
+    if issuer.state == state && issuer.usage.issue == enabled {
+        return Ok(Vec::new());
+    }
+    let mut next = issuer.clone();
+    next.state = state;
+    next.usage.issue = enabled;
+    next.reason = Some(reason.to_owned());
+    Ok(vec![Change::PutIssuer { issuer: Box::new(next) }])
+}
