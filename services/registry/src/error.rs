@@ -1,14 +1,23 @@
 //! What can be wrong with an operator's order, and, in the only place where that is decided, which HTTP status says so.
 
+use axum::{
+    Json,
+    http::{HeaderValue, StatusCode, header},
+    response::{IntoResponse, Response},
+};
 use domain::registry::ChangeRefused;
 use keys::KeysError;
 use store::StoreError;
+use wire::problem::{MEDIA_TYPE, Problem, ProblemId};
+
+/// What a handler answers.
+pub(crate) type Answer<T> = Result<Json<T>, RegistryError>;
 
 /// Why an order was not carried out. Nothing was changed, unless the text says that the outcome is unknown.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RegistryError {
-    /// What the order names is not there.
-    #[error("{0} is not registered; `{1}` lists what is")]
+    /// What the order names is not there, and the command that lists what is.
+    #[error("{0} is not registered; `{1}` shows what is")]
     Unknown(String, &'static str),
     /// What the order would make is there already.
     #[error("{0} exists already; choose another name")]
@@ -16,6 +25,12 @@ pub enum RegistryError {
     /// A field of the order is wrong.
     #[error("{0}")]
     Invalid(String),
+    /// The body is over the limit.
+    #[error("body: is larger than this server takes (see `control.body_limit` in the configuration)")]
+    TooLarge,
+    /// There is no reason, or a novel; the number of bytes that it may have.
+    #[error("reason: say in 1 to {0} bytes why; it goes into the audit log")]
+    NoReason(usize),
     /// The state does not allow it.
     #[error("{0}")]
     State(String),
@@ -40,4 +55,38 @@ pub enum RegistryError {
     /// Something of ours broke.
     #[error("internal error: {0}")]
     Internal(String),
+}
+
+impl RegistryError {
+    fn answer(&self) -> (StatusCode, ProblemId) {
+        match self {
+            Self::Unknown(..) => (StatusCode::NOT_FOUND, ProblemId::NotFound),
+            Self::Exists(_) | Self::State(_) | Self::Refused(_) | Self::Contended(_) => {
+                (StatusCode::CONFLICT, ProblemId::Conflict)
+            }
+            Self::Invalid(_) => (StatusCode::UNPROCESSABLE_ENTITY, ProblemId::InvalidRequest),
+            Self::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, ProblemId::TooLarge),
+            Self::NoReason(_) => (StatusCode::UNPROCESSABLE_ENTITY, ProblemId::ReasonRequired),
+            Self::Forbidden(_) => (StatusCode::FORBIDDEN, ProblemId::Forbidden),
+            Self::Keys(_) => (StatusCode::UNPROCESSABLE_ENTITY, ProblemId::KeysUnavailable),
+            Self::Store(StoreError::OutcomeUnknown(_)) => (StatusCode::SERVICE_UNAVAILABLE, ProblemId::OutcomeUnknown),
+            Self::Store(_) => (StatusCode::SERVICE_UNAVAILABLE, ProblemId::StoreUnavailable),
+            Self::Trust(_) | Self::Internal(_) => (StatusCode::INTERNAL_SERVER_ERROR, ProblemId::Internal),
+        }
+    }
+}
+
+impl IntoResponse for RegistryError {
+    fn into_response(self) -> Response {
+        let (status, id) = self.answer();
+        if status.is_server_error() {
+            tracing::error!(error = %self, "an operator's order failed");
+        }
+        let mut response = (status, Json(Problem::new(id, self.to_string()))).into_response();
+        response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(MEDIA_TYPE));
+        if status == StatusCode::SERVICE_UNAVAILABLE {
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        }
+        response
+    }
 }

@@ -8,10 +8,9 @@ use domain::{
     time::Timestamp,
 };
 use keys::{KeyInfo, Keys};
-use rcgen::CertificateParams;
 use wire::admin::{Csr, GenerateKey, KeyReport, MakeCsr};
 
-use crate::{Order, Registry, RegistryError, subject, token_key::TokenKey};
+use crate::{Order, Registry, RegistryError, subject};
 
 /// What a key signs to prove that it is the one of the certificate. It can never be taken for anything else that is signed.
 const PROOF: &[u8] = b"bulkhead proof of possession: this is no certificate, no CRL and no OCSP response";
@@ -37,17 +36,13 @@ impl Registry {
     /// A PKCS#10 request (RFC 2986) with the key's signature.
     pub async fn make_csr(&self, request: MakeCsr) -> Result<Csr, RegistryError> {
         let token = self.token(&request.token)?;
-        let mut params = CertificateParams::default();
-        params.distinguished_name = subject::parse(&request.subject).map_err(|e| RegistryError::Invalid(e.to_string()))?;
+        let name = subject::parse(&request.subject).map_err(|error| RegistryError::Invalid(error.to_string()))?;
         let info = self.key(&request.token, &request.key).await?;
-        let csr = blocking(token, move |keys| -> Result<String, RegistryError> {
-            let key = TokenKey::new(keys, &info).map_err(encoding)?;
-            match params.serialize_request(&key) {
-                Ok(csr) => Ok(pki::pem::encode("CERTIFICATE REQUEST", csr.der())),
-                Err(error) => Err(key.failure().map_or_else(|| encoding(error), RegistryError::from)),
-            }
-        })
-        .await??;
+        let encoding = |error: pki::certificate::PrepareError| RegistryError::Invalid(format!("subject: {error}"));
+        let tbs = pki::csr::to_be_signed(&name, &info.public_key).map_err(encoding)?;
+        let (algorithm, message) = (info.key_type.signature_algorithm(), tbs.clone());
+        let signature = blocking(token, move |keys| keys.sign(&info.name, algorithm, &message)).await??;
+        let csr = pki::pem::encode("CERTIFICATE REQUEST", &pki::csr::seal(&tbs, algorithm, &signature));
         Ok(Csr { csr })
     }
 
@@ -102,10 +97,6 @@ where
     tokio::task::spawn_blocking(move || call(&*token))
         .await
         .map_err(|error| RegistryError::Internal(format!("a token's call did not end: {error}")))
-}
-
-pub(crate) fn encoding(error: rcgen::Error) -> RegistryError {
-    RegistryError::Internal(format!("encoding: {error}"))
 }
 
 fn report(keys: &dyn Keys, info: &KeyInfo, by: &str, made_at: Timestamp, reason: String) -> KeyReport {
