@@ -103,7 +103,11 @@ fn document(account: &Account) -> AccountDocument {
         api_key: account.api_key.clone(),
         issuer: account.issuer.clone(),
         profile: account.profile.clone(),
-        client_certificates: account.client_certificates.iter().map(|digest| format!("{digest:?}")).collect(),
+        client_certificates: account
+            .client_certificates
+            .iter()
+            .map(|digest| format!("{digest:?}"))
+            .collect(),
         issuance_quota: account.issuance_quota,
         requests_per_second: account.requests_per_second,
         jobs_in_flight: account.jobs_in_flight,
@@ -148,6 +152,9 @@ mod tests {
     #[test]
     fn an_account_without_a_client_certificate_is_refused() {
         assert!(matches!(fingerprints(&[]), Err(RegistryError::Invalid(_))));
-        assert!(matches!(fingerprints(&["no PEM".into()]), Err(RegistryError::Invalid(_))));
+        assert!(matches!(
+            fingerprints(&["no PEM".into()]),
+            Err(RegistryError::Invalid(_))
+        ));
     }
 }

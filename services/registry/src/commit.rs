@@ -5,9 +5,12 @@ use std::sync::Arc;
 
 use domain::registry::{Change, Revision, Snapshot};
 use store::{Appended, IssuerRow, StoreError};
-use wire::trust::{ChainHead, Directory, verify_revision};
+use wire::{
+    admin::Changed,
+    trust::{ChainHead, Directory, verify_revision},
+};
 
-use crate::{Registry, RegistryError, audit::Entry};
+use crate::{Registry, RegistryError};
 
 /// How many times a plan is made again when other control nodes were faster.
 const ATTEMPTS: u32 = 16;
@@ -36,6 +39,18 @@ pub struct Committed {
     pub snapshot: Arc<Snapshot>,
     /// Whether anything had to change.
     pub changed: bool,
+}
+
+impl Committed {
+    /// As the operator reads it.
+    pub(crate) fn into_document(self, warnings: Vec<String>) -> Changed {
+        Changed {
+            revision: self.revision,
+            changed: self.changed,
+            dry_run: false,
+            warnings,
+        }
+    }
 }
 
 /// The end of the chain as this process has verified it.
@@ -102,9 +117,8 @@ impl Registry {
                     wire::trust::MAX_REVISION
                 )));
             }
-            self.audit
-                .record(vec![Entry::change(order, &revision, changes.len())])
-                .await?;
+            let outcome = format!("revision {} {:?}", revision.number, revision.hash);
+            self.audit.record(order, &outcome, changes.len()).await?;
             match self.store.append_revision(&revision, &rows(&next, &changes)).await {
                 Ok(Appended::Done) => {}
                 Ok(Appended::Conflict(_)) => continue,
@@ -119,7 +133,7 @@ impl Registry {
             if chain.head.hash != revision.hash {
                 chain.step(&revision)?;
             }
-            self.news.notify_waiters();
+            self.news.notify_one();
             return Ok(Committed {
                 revision: revision.number,
                 snapshot: chain.snapshot.clone(),

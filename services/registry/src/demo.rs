@@ -93,7 +93,9 @@ impl Registry {
         }
         let (keys, now, public_url) = (self.token(token)?, self.clock.now(), self.public_url.clone());
         let issuers = blocking(keys, move |keys| {
-            LEGS.iter().map(|leg| issuer(keys, *leg, now, &public_url)).collect::<Result<Vec<_>, _>>()
+            LEGS.iter()
+                .map(|leg| issuer(keys, *leg, now, &public_url))
+                .collect::<Result<Vec<_>, _>>()
         })
         .await??;
         let mut accounts = Vec::new();
@@ -118,14 +120,24 @@ impl Registry {
                 tokens_not_before: Timestamp::from_millis(0),
                 enabled: true,
             };
-            changes.push(Change::PutIssuer { issuer: Box::new(issuer) });
-            changes.push(Change::PutProfile { profile: Box::new(profile) });
-            changes.push(Change::PutAccount { account: Box::new(account.clone()) });
+            changes.push(Change::PutIssuer {
+                issuer: Box::new(issuer),
+            });
+            changes.push(Change::PutProfile {
+                profile: Box::new(profile),
+            });
+            changes.push(Change::PutAccount {
+                account: Box::new(account.clone()),
+            });
             accounts.push((account, credential));
         }
         let committed = self
             .commit(&self.order("demo.make", "demo hierarchy"), |snapshot: &Snapshot| {
-                Ok(if snapshot.issuers.is_empty() { changes.clone() } else { Vec::new() })
+                Ok(if snapshot.issuers.is_empty() {
+                    changes.clone()
+                } else {
+                    Vec::new()
+                })
             })
             .await?;
         Ok(if committed.changed { accounts } else { Vec::new() })
@@ -156,7 +168,9 @@ impl Registry {
                 Ok(if account == **known {
                     Vec::new()
                 } else {
-                    vec![Change::PutAccount { account: Box::new(account) }]
+                    vec![Change::PutAccount {
+                        account: Box::new(account),
+                    }]
                 })
             })
             .await?;
@@ -182,10 +196,20 @@ fn issuer(keys: &dyn Keys, leg: Leg, now: Timestamp, public_url: &str) -> Result
     let key = TokenKey::new(keys, &info).map_err(|e| encoding(&e))?;
     let failed = |error: rcgen::Error| root_key.failure().map_or_else(|| encoding(&error), RegistryError::from);
 
-    let root_params = params(&format!("Demo Root {}", leg.key_type), ROOT_YEARS, BasicConstraints::Unconstrained, now)?;
+    let root_params = params(
+        &format!("Demo Root {}", leg.key_type),
+        ROOT_YEARS,
+        BasicConstraints::Unconstrained,
+        now,
+    )?;
     let root = root_params.self_signed(&root_key).map_err(failed)?;
     let above = rcgen::Issuer::from_params(&root_params, &root_key);
-    let mut below = params(&format!("Demo Issuer {}", leg.key_type), ISSUER_YEARS, BasicConstraints::Constrained(0), now)?;
+    let mut below = params(
+        &format!("Demo Issuer {}", leg.key_type),
+        ISSUER_YEARS,
+        BasicConstraints::Constrained(0),
+        now,
+    )?;
     below.use_authority_key_identifier_extension = true;
     let own = below.signed_by(&key, &above).map_err(failed)?;
 
@@ -216,7 +240,10 @@ fn params(
     now: Timestamp,
 ) -> Result<CertificateParams, RegistryError> {
     let mut name = DistinguishedName::new();
-    name.push(DnType::CountryName, DnValue::PrintableString("XX".try_into().map_err(|e| encoding(&e))?));
+    name.push(
+        DnType::CountryName,
+        DnValue::PrintableString("XX".try_into().map_err(|e| encoding(&e))?),
+    );
     name.push(DnType::OrganizationName, WARNING);
     name.push(DnType::CommonName, format!("{common_name} - DO NOT TRUST"));
     let mut serial = [0; 16];
@@ -224,7 +251,8 @@ fn params(
         .map_err(|_| RegistryError::Internal("the operating system gives no randomness".into()))?;
     serial[0] = 2;
     let time = |at: Timestamp| {
-        time::OffsetDateTime::from_unix_timestamp(at.as_secs()).map_err(|error| RegistryError::Internal(error.to_string()))
+        time::OffsetDateTime::from_unix_timestamp(at.as_secs())
+            .map_err(|error| RegistryError::Internal(error.to_string()))
     };
     let mut params = CertificateParams::default();
     params.distinguished_name = name;
@@ -232,7 +260,11 @@ fn params(
     params.not_before = time(now - Duration::from_hours(1))?;
     params.not_after = time(now + YEAR * years)?;
     params.is_ca = IsCa::Ca(constraints);
-    params.key_usages = vec![KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    params.key_usages = vec![
+        KeyUsagePurpose::DigitalSignature,
+        KeyUsagePurpose::KeyCertSign,
+        KeyUsagePurpose::CrlSign,
+    ];
     Ok(params)
 }
 

@@ -75,7 +75,9 @@ impl Registry {
         let warnings = match committed.snapshot.issuers.get(id) {
             Some(issuer) if enabled && self.clock.now().as_secs() > issuer.not_after => {
                 let date = describe::date(issuer.not_after);
-                vec![format!("a certificate of its chain expired on {date}: it issues nothing all the same")]
+                vec![format!(
+                    "a certificate of its chain expired on {date}: it issues nothing all the same"
+                )]
             }
             _ => Vec::new(),
         };
@@ -126,7 +128,7 @@ impl Registry {
         if let Some(private_key) = &request.private_key {
             let pair = rcgen::KeyPair::try_from(private_key.0.0.as_slice())
                 .map_err(|_| RegistryError::Invalid("key: the file is not an unencrypted PKCS#8 private key".into()))?;
-            if pair.subject_public_key_info() != **issuer.public_key {
+            if pair.subject_public_key_info() != *issuer.public_key {
                 return Err(RegistryError::Invalid(
                     "key: the file is not the private key of the chain's first certificate".into(),
                 ));
@@ -171,7 +173,11 @@ impl Registry {
                 .filter(|account| account.issuer == issuer.id)
                 .map(|account| account.id.clone())
                 .collect(),
-            chain: issuer.chain.iter().map(|der| pki::pem::encode("CERTIFICATE", der)).collect(),
+            chain: issuer
+                .chain
+                .iter()
+                .map(|der| pki::pem::encode("CERTIFICATE", der))
+                .collect(),
         }
     }
 }
@@ -198,7 +204,10 @@ fn switched(issuer: &Issuer, enabled: bool, reason: &str) -> Result<Vec<Change>,
         IssuerState::Disabled
     };
     if issuer.state == IssuerState::Destroyed {
-        return Err(RegistryError::State(format!("issuer {} is destroyed, which is final", issuer.id)));
+        return Err(RegistryError::State(format!(
+            "issuer {} is destroyed, which is final",
+            issuer.id
+        )));
     }
     if issuer.state == state && issuer.usage.issue == enabled {
         return Ok(Vec::new());

@@ -19,7 +19,9 @@ impl Registry {
     pub async fn jobs(&self, query: JobQuery) -> Result<Vec<JobDocument>, RegistryError> {
         let limit = query.limit.unwrap_or(DEFAULT_LIMIT);
         if !(1..=GREATEST_LIMIT).contains(&limit) {
-            return Err(RegistryError::Invalid(format!("limit: must be from 1 to {GREATEST_LIMIT}")));
+            return Err(RegistryError::Invalid(format!(
+                "limit: must be from 1 to {GREATEST_LIMIT}"
+            )));
         }
         let filter = JobFilter {
             state: query.state,
@@ -75,10 +77,14 @@ impl Registry {
     /// Lanes with a job or a switch, and the lanes of every issuer that an account issues under.
     pub async fn lanes(&self) -> Result<Vec<LaneDocument>, RegistryError> {
         let snapshot = self.current().await?;
-        let served = snapshot.accounts.keys().filter_map(|account| snapshot.terms(account)).map(|terms| Lane {
-            issuer: terms.issuer.id.clone(),
-            class: terms.profile.class,
-        });
+        let served = snapshot
+            .accounts
+            .keys()
+            .filter_map(|account| snapshot.terms(account))
+            .map(|terms| Lane {
+                issuer: terms.issuer.id.clone(),
+                class: terms.profile.class,
+            });
         let mut lanes: BTreeMap<Lane, LaneDocument> = served.map(|lane| (lane.clone(), idle(lane))).collect();
         for status in self.store.lanes().await? {
             let document = LaneDocument {
@@ -135,7 +141,7 @@ impl Registry {
             target: serial.to_string(),
             reason: request.reason.as_str().into(),
         };
-        self.audit.record(&order, "ordered").await?;
+        self.audit.record(&order, "ordered", 1).await?;
         let revocation = store::Revocation {
             job: serial,
             account: None,
@@ -157,7 +163,9 @@ impl Registry {
             Revoked::Pending => return Err(RegistryError::State(format!("job {serial} is not issued yet"))),
             Revoked::Unknown => return Err(unknown(serial)),
             Revoked::NeverIssued(state) => {
-                return Err(RegistryError::State(format!("job {serial} is {state}: there is no certificate")));
+                return Err(RegistryError::State(format!(
+                    "job {serial} is {state}: there is no certificate"
+                )));
             }
             Revoked::InTheFuture => {
                 return Err(RegistryError::Invalid("revocation_date: lies in the future".into()));
@@ -168,7 +176,7 @@ impl Registry {
                 ));
             }
         };
-        self.audit.record(&order, outcome).await?;
+        self.audit.record(&order, outcome, 1).await?;
         Ok(Revocation {
             serial,
             outcome: outcome.into(),
@@ -180,7 +188,11 @@ impl Registry {
         let document = |operator: &Operator| OperatorDocument {
             id: operator.id.clone(),
             role: operator.role,
-            client_certificates: operator.client_certificates.iter().map(|digest| format!("{digest:?}")).collect(),
+            client_certificates: operator
+                .client_certificates
+                .iter()
+                .map(|digest| format!("{digest:?}"))
+                .collect(),
         };
         let snapshot = self.current().await?;
         Ok(snapshot.operators.values().map(|operator| document(operator)).collect())
@@ -222,8 +234,13 @@ fn unknown(serial: Serial) -> RegistryError {
 fn not_issued(job: &Job) -> String {
     match (&job.state, &job.successor) {
         (_, Some(successor)) => format!("job {} was resubmitted as {successor}", job.job),
-        (State::Queued | State::Signing, None) => format!("job {} is {}: there is no certificate yet", job.job, job.state),
-        (state, None) => format!("job {} is {state}: there is no certificate; see `bulkhead job show {}`", job.job, job.job),
+        (State::Queued | State::Signing, None) => {
+            format!("job {} is {}: there is no certificate yet", job.job, job.state)
+        }
+        (state, None) => format!(
+            "job {} is {state}: there is no certificate; see `bulkhead job show {}`",
+            job.job, job.job
+        ),
     }
 }
 

@@ -4,7 +4,6 @@
 //! face. Front ends and signers never ask this crate for anything: they follow the revisions in the store.
 
 mod accounts;
-mod api;
 mod audit;
 mod commit;
 pub mod demo;
@@ -20,7 +19,6 @@ mod token;
 mod token_key;
 
 pub use accounts::Credential;
-pub use api::{Context, serve};
 pub use commit::{Committed, Order};
 pub use error::RegistryError;
 

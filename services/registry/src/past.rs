@@ -46,7 +46,7 @@ pub fn check(past: &Past, issuer: &Issuer) -> Result<(), RegistryError> {
     for (number, der) in (1..).zip(certificates) {
         let wrong = |what: String| RegistryError::Invalid(format!("history: certificate {number} {what}"));
         let facts = pki::certificate::read(der).map_err(|error| wrong(format!("cannot be read: {error}")))?;
-        if facts.issuer != &**issuer.subject {
+        if facts.issuer != &*issuer.subject {
             return Err(wrong(format!("was issued by {}", describe::name(facts.issuer))));
         }
         if !signed_by(issuer, facts.tbs, facts.signature) {
@@ -59,7 +59,7 @@ pub fn check(past: &Past, issuer: &Issuer) -> Result<(), RegistryError> {
         if !rest.is_empty() {
             return Err(wrong("has something after its end"));
         }
-        if crl.tbs_cert_list.issuer.as_raw() != &**issuer.subject {
+        if crl.tbs_cert_list.issuer.as_raw() != &*issuer.subject {
             return Err(wrong("is another issuer's"));
         }
         if crl.crl_number().is_none() {
@@ -74,10 +74,18 @@ pub fn check(past: &Past, issuer: &Issuer) -> Result<(), RegistryError> {
 
 fn signed_by(issuer: &Issuer, message: &[u8], signature: &[u8]) -> bool {
     use SignatureAlgorithm::{EcdsaSha256, EcdsaSha384, EcdsaSha512, Ed25519, RsaSha256, RsaSha384, RsaSha512};
-    [RsaSha256, RsaSha384, RsaSha512, EcdsaSha256, EcdsaSha384, EcdsaSha512, Ed25519]
-        .into_iter()
-        .filter(|algorithm| algorithm.fits(issuer.key_type))
-        .any(|algorithm| pki::signature::verify(&issuer.public_key, algorithm, message, signature).is_ok())
+    [
+        RsaSha256,
+        RsaSha384,
+        RsaSha512,
+        EcdsaSha256,
+        EcdsaSha384,
+        EcdsaSha512,
+        Ed25519,
+    ]
+    .into_iter()
+    .filter(|algorithm| algorithm.fits(issuer.key_type))
+    .any(|algorithm| pki::signature::verify(&issuer.public_key, algorithm, message, signature).is_ok())
 }
 
 /// Keeps the past below `archive`: `ISSUER/SERIAL.cer`, `ISSUER/last.crl`. Safe to repeat.

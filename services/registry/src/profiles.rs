@@ -53,13 +53,12 @@ impl Registry {
 pub(crate) fn plan(snapshot: &Snapshot, offered: &Profile) -> Result<Vec<Change>, RegistryError> {
     check(offered)?;
     let mut profile = offered.clone();
-    if let Some(current) = snapshot.profiles.get(&offered.id) {
-        if profile.version == current.version {
-            if profile == **current {
-                return Ok(Vec::new());
-            }
-            profile.version += 1;
+    let current = snapshot.profiles.get(&offered.id);
+    if let Some(current) = current.filter(|current| current.version == offered.version) {
+        if *offered == **current {
+            return Ok(Vec::new());
         }
+        profile.version += 1;
     }
     Ok(vec![Change::PutProfile {
         profile: Box::new(profile),
@@ -99,7 +98,9 @@ fn check(profile: &Profile) -> Result<(), RegistryError> {
             return wrong(format!("policy.san.{field}: mincount is greater than maxcount"));
         }
         if list.maxcount > 0 && list.list.is_empty() {
-            return wrong(format!("policy.san.{field}: list is empty, so no value could ever match"));
+            return wrong(format!(
+                "policy.san.{field}: list is empty, so no value could ever match"
+            ));
         }
     }
     let policy = serde_json::to_value(policy).map_err(|error| RegistryError::Internal(error.to_string()))?;
@@ -120,15 +121,27 @@ fn bad_pattern(path: &str, value: &Value) -> Option<(String, String)> {
     let is = |field: &str, text: &str| fields.get(field).and_then(Value::as_str) == Some(text);
     let is_static = is("presence", "STATIC") || fields.get("static") == Some(&Value::Bool(true));
     let is_suffix = path.ends_with(".dns_names") || path.ends_with(".emails");
-    let formats = ["format", "value_format"].into_iter().filter_map(|field| Some((field, fields.get(field)?.as_str()?)));
+    let formats = ["format", "value_format"]
+        .into_iter()
+        .filter_map(|field| Some((field, fields.get(field)?.as_str()?)));
     // Where there is a `presence`, a list is a choice of words.
-    let list = fields.get("list").and_then(Value::as_array).filter(|_| !is_suffix && !fields.contains_key("presence"));
-    let listed = list.into_iter().flatten().filter_map(|text| Some(("list", text.as_str()?)));
-    let bad = formats.chain(listed).find(|(_, text)| !is_static && !Pattern::from(*text).is_valid());
+    let list = fields
+        .get("list")
+        .and_then(Value::as_array)
+        .filter(|_| !is_suffix && !fields.contains_key("presence"));
+    let listed = list
+        .into_iter()
+        .flatten()
+        .filter_map(|text| Some(("list", text.as_str()?)));
+    let bad = formats
+        .chain(listed)
+        .find(|(_, text)| !is_static && !Pattern::from(*text).is_valid());
     if let Some((field, text)) = bad {
         return Some((format!("{path}.{field}"), text.to_owned()));
     }
-    fields.iter().find_map(|(name, value)| bad_pattern(&format!("{path}.{name}"), value))
+    fields
+        .iter()
+        .find_map(|(name, value)| bad_pattern(&format!("{path}.{name}"), value))
 }
 
 #[cfg(test)]
@@ -195,7 +208,10 @@ mod tests {
         };
         refuse(&|p| p.sign_within = Duration::from_hours(49), "sign_within");
         refuse(&|p| p.purpose = Purpose::OcspSigner, "purpose");
-        refuse(&|p| p.policy.public_key.allowed_lengths = vec![255], "policy.public_key");
+        refuse(
+            &|p| p.policy.public_key.allowed_lengths = vec![255],
+            "policy.public_key",
+        );
         refuse(&|p| p.policy.validity.secondsmax = 0, "policy.validity");
         refuse(&|p| p.policy.san.dns_names.mincount = 101, "policy.san.dns_names");
         refuse(

@@ -25,10 +25,17 @@ impl Registry {
                 let nodes = nodes.iter().filter(|node| differs(snapshot, node)).cloned();
                 let operators = operators
                     .iter()
-                    .filter(|operator| snapshot.operators.get(&operator.id).is_none_or(|known| **known != **operator))
+                    .filter(|operator| {
+                        snapshot
+                            .operators
+                            .get(&operator.id)
+                            .is_none_or(|known| **known != **operator)
+                    })
                     .cloned();
                 let nodes = nodes.map(|node| Change::PutNode { node });
-                Ok(nodes.chain(operators.map(|operator| Change::PutOperator { operator })).collect())
+                Ok(nodes
+                    .chain(operators.map(|operator| Change::PutOperator { operator }))
+                    .collect())
             })
             .await?;
         Ok(committed.revision)
@@ -42,5 +49,8 @@ impl Registry {
 
 /// A revoked node stays revoked, whatever its process would like.
 fn differs(snapshot: &Snapshot, node: &Node) -> bool {
-    snapshot.nodes.get(&node.id).is_none_or(|known| **known != *node && !known.revoked)
+    snapshot
+        .nodes
+        .get(&node.id)
+        .is_none_or(|known| **known != *node && !known.revoked)
 }

@@ -12,7 +12,9 @@ pub enum BadSubject {
     #[error("subject: {0:?} is not NAME=value (write a comma inside a value as \\,)")]
     Shape(String),
     /// The attribute is not known here.
-    #[error("subject: attribute {0:?} is not known; use C, ST, L, O, OU, CN, DC, serialNumber or organizationIdentifier")]
+    #[error(
+        "subject: attribute {0:?} is not known; use C, ST, L, O, OU, CN, DC, serialNumber or organizationIdentifier"
+    )]
     Unknown(String),
     /// An attribute stands twice that may not.
     #[error("subject: {0} stands twice; only OU and DC may")]
@@ -47,7 +49,9 @@ pub fn parse(text: &str) -> Result<Vec<TypedValue>, BadSubject> {
     for part in split(text) {
         let (attribute, value) = part.split_once('=').ok_or_else(|| BadSubject::Shape(part.clone()))?;
         let (attribute, value) = (attribute.trim(), value.trim());
-        let known = ATTRIBUTES.iter().find(|(name, ..)| name.eq_ignore_ascii_case(attribute));
+        let known = ATTRIBUTES
+            .iter()
+            .find(|(name, ..)| name.eq_ignore_ascii_case(attribute));
         let &(known, oid, value_type, bound, repeats) = known.ok_or_else(|| BadSubject::Unknown(attribute.into()))?;
         if !repeats && name.iter().any(|before| before.oid == oid) {
             return Err(BadSubject::Twice(known.into()));
@@ -64,7 +68,11 @@ pub fn parse(text: &str) -> Result<Vec<TypedValue>, BadSubject> {
             value: value.into(),
         });
     }
-    if name.is_empty() { Err(BadSubject::Empty) } else { Ok(name) }
+    if name.is_empty() {
+        Err(BadSubject::Empty)
+    } else {
+        Ok(name)
+    }
 }
 
 /// The parts between commas that no backslash escapes, with the escapes taken away.
@@ -90,7 +98,10 @@ mod tests {
     #[test]
     fn a_name_keeps_its_order_its_repeats_and_its_escaped_commas() {
         let name = parse(r"C=DE, O=Example\, Inc., OU=b, ou=a, CN=Example Issuing CA 1").unwrap();
-        let values: Vec<_> = name.iter().map(|typed| (typed.oid.as_str(), typed.value.as_str())).collect();
+        let values: Vec<_> = name
+            .iter()
+            .map(|typed| (typed.oid.as_str(), typed.value.as_str()))
+            .collect();
         assert_eq!(
             values,
             [

@@ -29,7 +29,7 @@ impl Registry {
         let info = blocking(token.clone(), move |keys| keys.generate(&name, key_type)).await??;
         let made_at = self.clock.now();
         let report = report(&*token, &info, by, made_at, request.reason);
-        self.audit.record(&order, &report.public_key_sha256).await?;
+        self.audit.record(&order, &report.public_key_sha256, 1).await?;
         Ok(report)
     }
 
@@ -48,10 +48,17 @@ impl Registry {
 
     /// The token of that name.
     pub(crate) fn token(&self, token: &TokenId) -> Result<Arc<dyn Keys>, RegistryError> {
-        self.keys.iter().find(|keys| keys.token() == token).cloned().ok_or_else(|| {
-            let known: Vec<_> = self.keys.iter().map(|keys| keys.token().as_str()).collect();
-            RegistryError::Invalid(format!("token: {token} is not one of this process: {}", known.join(", ")))
-        })
+        self.keys
+            .iter()
+            .find(|keys| keys.token() == token)
+            .cloned()
+            .ok_or_else(|| {
+                let known: Vec<_> = self.keys.iter().map(|keys| keys.token().as_str()).collect();
+                RegistryError::Invalid(format!(
+                    "token: {token} is not one of this process: {}",
+                    known.join(", ")
+                ))
+            })
     }
 
     /// A key that must be there.
@@ -71,7 +78,7 @@ impl Registry {
             let Binding { token, key } = binding.clone();
             let algorithm = issuer.signature_algorithm;
             let info = self.key(&token, &key).await?;
-            if *info.public_key != **issuer.public_key {
+            if *info.public_key != *issuer.public_key {
                 return Err(RegistryError::Invalid(format!(
                     "key: {key} on token {token} is not the key of the issuer's certificate"
                 )));

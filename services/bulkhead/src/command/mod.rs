@@ -1,0 +1,65 @@
+//! The operators' commands: each asks the running installation and prints what it answers.
+
+mod account;
+mod cert;
+mod config;
+mod files;
+mod issuer;
+mod profile;
+mod render;
+mod session;
+
+use wire::admin::JobQuery;
+
+use crate::{
+    cli::{Command, Common, JobCommand, LaneCommand, NodeCommand, OperatorCommand},
+    failure::Outcome,
+    progress::during,
+};
+use session::Session;
+
+/// Does what was typed.
+pub async fn run(common: &Common, command: Command) -> Outcome {
+    match command {
+        Command::Up(up) => crate::up::run(common.output, up).await,
+        Command::Config(command) => config::run(common.output, command),
+        Command::Cert(command) => cert::run(common, command).await,
+        Command::Issuer(command) => issuer::run(common, command).await,
+        Command::Profile(command) => profile::run(common, command).await,
+        Command::Account(command) => account::run(common, command).await,
+        Command::Job(command) => job(common, command).await,
+        Command::Lane(LaneCommand::List) => {
+            let lanes = Session::open(common)?.lanes().await?;
+            common.output.print(&lanes, || render::lanes(&lanes))
+        }
+        Command::Operator(OperatorCommand::List) => {
+            let operators = Session::open(common)?.operators().await?;
+            common.output.print(&operators, || render::operators(&operators))
+        }
+        Command::Node(NodeCommand::List) => {
+            let nodes = Session::open(common)?.nodes().await?;
+            common.output.print(&nodes, || render::nodes(&nodes))
+        }
+    }
+}
+
+async fn job(common: &Common, command: JobCommand) -> Outcome {
+    let session = Session::open(common)?;
+    match command {
+        JobCommand::List(list) => {
+            let query = JobQuery {
+                state: list.state,
+                issuer: list.issuer,
+                account: list.account,
+                before: list.before,
+                limit: Some(list.limit),
+            };
+            let jobs = during("reading jobs", session.jobs(&query)).await?;
+            common.output.print(&jobs, || render::jobs(&jobs))
+        }
+        JobCommand::Show { serial } => {
+            let job = session.job(serial).await?;
+            common.output.print(&job, || render::job(&job))
+        }
+    }
+}

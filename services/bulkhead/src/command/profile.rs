@@ -1,0 +1,109 @@
+//! `bulkhead profile`.
+
+use std::path::Path;
+
+use domain::{
+    issuer::Profile,
+    key::KeyType,
+    policy::{KeyAlgorithm, KeyFormat},
+    template,
+};
+use wire::admin::PutProfile;
+
+use super::{files, render, session::Session};
+use crate::{
+    cli::{Common, Output, ProfileCommand, ProfileSample},
+    failure::{Failure, Outcome},
+    output::fields,
+};
+
+pub(super) async fn run(common: &Common, command: ProfileCommand) -> Outcome {
+    match command {
+        ProfileCommand::List => {
+            let profiles = Session::open(common)?.profiles().await?;
+            common.output.print(&profiles, || render::profiles(&profiles))
+        }
+        ProfileCommand::Show { profile } => {
+            let profile = Session::open(common)?.profile(&profile).await?;
+            common.output.print(&profile, || describe(&profile))
+        }
+        ProfileCommand::Put { file, dry_run, reason } => {
+            let request = PutProfile {
+                profile: Box::new(read(&file)?),
+                dry_run,
+                reason,
+            };
+            let done = format!("profile {} is in force", request.profile.id);
+            let changed = Session::open(common)?.put_profile(&request).await?;
+            common.output.print(&changed, || render::changed(&changed, &done))
+        }
+        ProfileCommand::Sample(sample) => print_sample(common.output, sample),
+    }
+}
+
+/// A profile from a TOML or JSON file.
+pub(super) fn read(path: &Path) -> Outcome<Profile> {
+    let text = files::read_text(path)?;
+    let is_json = path.extension().is_some_and(|extension| extension == "json") || text.trim_start().starts_with('{');
+    let read = if is_json {
+        serde_json::from_str(&text).map_err(|error| error.to_string())
+    } else {
+        toml::from_str(&text).map_err(|error| error.to_string())
+    };
+    read.map_err(|error| {
+        Failure::usage(format_args!("{}: {}", path.display(), error.trim_end()))
+            .next("`bulkhead profile sample` prints a complete one")
+    })
+}
+
+fn print_sample(output: Output, sample: ProfileSample) -> Outcome {
+    let (algorithm, signature) = match sample.key_type {
+        KeyType::Rsa2048 | KeyType::Rsa3072 | KeyType::Rsa4096 => (KeyAlgorithm::Rsa, "RSA"),
+        KeyType::P256 | KeyType::P384 | KeyType::P521 => (KeyAlgorithm::Ecdsa, "ECDSA"),
+        KeyType::Ed25519 => (KeyAlgorithm::Ed25519, "ECDSA"),
+    };
+    let profile = template::tls_server(sample.id, algorithm, vec![sample.key_type.bits()], signature, "SHA-256");
+    let text = toml::to_string(&profile).map_err(Failure::failed)?;
+    output.print(&profile, || format!("{HEADING}{text}"))
+}
+
+const HEADING: &str = "\
+# A profile for TLS servers. `bulkhead profile put FILE --reason TEXT` puts it in.
+# presence: OPTIONAL, REQUIRED, FORBIDDEN or STATIC (then `format` is the value itself). Formats are anchored regular expressions.
+# policy.signature says what the issuer signs with: RSA or ECDSA, and SHA-256, SHA-384 or SHA-512.
+
+";
+
+fn describe(profile: &Profile) -> String {
+    let policy = &profile.policy;
+    let days = |seconds: i64| format!("{} days", seconds / 86_400);
+    fields([
+        ("profile", profile.id.to_string()),
+        ("version", profile.version.to_string()),
+        ("class", profile.class.to_string()),
+        ("keys", crate::output::list(policy.public_key.pins())),
+        (
+            "key arrives as",
+            match policy.public_key.key_format {
+                KeyFormat::Pkcs10 => "PKCS#10 request",
+                KeyFormat::Pkcs8 => "public key",
+            }
+            .into(),
+        ),
+        ("validity", format!("at most {}", days(policy.validity.secondsmax))),
+        ("sign within", humantime::format_duration(profile.sign_within).to_string()),
+        (
+            "dns names",
+            format!(
+                "{} to {} of {}",
+                policy.san.dns_names.mincount,
+                policy.san.dns_names.maxcount,
+                crate::output::list(policy.san.dns_names.list.iter().map(|pattern| pattern.as_str().to_owned())),
+            ),
+        ),
+        ("wildcards", if profile.wildcards { "allowed" } else { "refused" }.into()),
+        ("extended usage", crate::output::list(policy.extended_key_usages.ekus.list.iter().map(|p| p.as_str().to_owned()))),
+        ("policies", crate::output::list(&profile.certificate_policies)),
+        ("whole policy", format!("bulkhead profile show {} --output json", profile.id)),
+    ])
+}
