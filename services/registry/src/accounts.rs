@@ -68,8 +68,8 @@ impl Registry {
         }
         let order = Order {
             by: by.into(),
-            action: "account.add",
-            target: account.id.to_string(),
+            kind: "account_added",
+            subject: format!("account:{}", account.id),
             reason: request.reason,
         };
         let committed = self

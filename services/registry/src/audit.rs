@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use domain::time::Clock;
+use domain::{
+    audit::{AuditEvent, AuditLink},
+    time::Clock,
+};
 use store::{Appended, Store};
 use tokio::sync::Mutex;
-use wire::{
-    audit::{AuditEvent, AuditHead, link},
-    signed::NodeKey,
-};
+use wire::{audit::link, signed::NodeKey};
 
 use crate::{Order, RegistryError};
 
@@ -21,8 +21,14 @@ pub(crate) struct AuditLog {
     store: Arc<dyn Store>,
     key: Arc<NodeKey>,
     clock: Arc<dyn Clock>,
-    /// The end of the chain, once it was read.
-    head: Mutex<Option<AuditHead>>,
+    last: Mutex<Last>,
+}
+
+/// What is known of the end of the chain.
+#[derive(Debug)]
+enum Last {
+    Unknown,
+    Known(Option<Box<AuditLink>>),
 }
 
 impl AuditLog {
@@ -31,56 +37,43 @@ impl AuditLog {
             store,
             key,
             clock,
-            head: Mutex::new(None),
+            last: Mutex::new(Last::Unknown),
         }
     }
 
     /// Records what somebody orders, and what comes of it. It is in the store when this returns.
-    pub(crate) async fn record(&self, order: &Order, outcome: &str, count: usize) -> Result<(), RegistryError> {
-        let mut known = self.head.lock().await;
+    pub(crate) async fn record(&self, order: &Order, detail: &str, count: usize) -> Result<(), RegistryError> {
+        let mut last = self.last.lock().await;
         for _ in 0..ATTEMPTS {
-            let head = match *known {
-                Some(head) => head,
-                None => self.read_head().await?,
+            // Until the store has said how it went, it is not known where the chain ends.
+            let before = match std::mem::replace(&mut *last, Last::Unknown) {
+                Last::Known(before) => before,
+                Last::Unknown => self.read_last().await?,
             };
             let now = self.clock.now();
             let event = AuditEvent {
                 at: now,
+                kind: order.kind.into(),
                 by: order.by.clone(),
-                action: order.action.into(),
-                target: order.target.clone(),
-                reason: order.reason.clone(),
-                outcome: outcome.into(),
+                subject: order.subject.clone(),
+                reason: Some(order.reason.clone()),
                 count: count as u64,
+                detail: detail.into(),
             };
-            let link = link(&head, &[event], &self.key, now);
-            let next = link.head();
-            let row = store::AuditLink {
-                writer: link.writer.to_string(),
-                sequence: link.sequence,
-                at: link.at,
-                previous: link.previous,
-                events: link.events,
-                hash: link.hash,
-                signature: link.signature.0,
-            };
-            // Until the store says otherwise it is not known where the chain ends.
-            *known = None;
-            if self.store.append_audit(&row).await? == Appended::Done {
-                *known = Some(next);
+            let link = link(&self.key, before.as_deref(), &[event], now);
+            if self.store.append_audit(&link).await? == Appended::Done {
+                *last = Last::Known(Some(Box::new(link)));
                 return Ok(());
             }
         }
         Err(RegistryError::Contended(ATTEMPTS))
     }
 
-    async fn read_head(&self) -> Result<AuditHead, RegistryError> {
+    async fn read_last(&self) -> Result<Option<Box<AuditLink>>, RegistryError> {
         let heads = self.store.audit_heads().await?;
-        let own = heads.into_iter().find(|head| head.writer == self.key.node().as_str());
-        Ok(own.map_or(AuditHead::START, |head| AuditHead {
-            sequence: head.sequence,
-            hash: head.hash,
-            at: head.at,
-        }))
+        Ok(heads
+            .into_iter()
+            .find(|head| head.writer == *self.key.node())
+            .map(Box::new))
     }
 }

@@ -5,27 +5,22 @@ use std::sync::Arc;
 
 use domain::registry::{Change, Revision, Snapshot};
 use store::{Appended, IssuerRow, StoreError};
-use wire::{
-    admin::Changed,
-    trust::{ChainHead, Directory, verify_revision},
-};
+use wire::{admin::Changed, trust::MAX_REVISION};
 
 use crate::{Registry, RegistryError};
 
 /// How many times a plan is made again when other control nodes were faster.
 const ATTEMPTS: u32 = 16;
-/// Revisions read from the store in one go.
-const PAGE: u32 = 500;
 
 /// Who changes something, what they call it, and why: the line in the audit log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Order {
-    /// Who: `operator:alice`, `control:control-1`.
+    /// Who: `operator:alice`, `node:control-1`.
     pub by: String,
-    /// What: `issuer.disable`.
-    pub action: &'static str,
-    /// To what: an issuer, an account, a profile ...
-    pub target: String,
+    /// What: `issuer_disabled`.
+    pub kind: &'static str,
+    /// To what: `issuer:demo-p256`.
+    pub subject: String,
     /// Why, in the operator's words.
     pub reason: String,
 }
@@ -53,40 +48,11 @@ impl Committed {
     }
 }
 
-/// The end of the chain as this process has verified it.
-#[derive(Debug, Clone)]
-pub(crate) struct Chain {
-    pub(crate) head: ChainHead,
-    pub(crate) snapshot: Arc<Snapshot>,
-    pub(crate) directory: Directory,
-}
-
-impl Chain {
-    pub(crate) fn empty(root: &[u8]) -> Result<Self, RegistryError> {
-        Ok(Self {
-            head: ChainHead::START,
-            snapshot: Arc::new(Snapshot::default()),
-            directory: Directory::empty(root).map_err(|error| RegistryError::Trust(error.to_string()))?,
-        })
-    }
-
-    fn step(&mut self, revision: &Revision) -> Result<(), RegistryError> {
-        let trust = |error: &dyn std::fmt::Display| RegistryError::Trust(error.to_string());
-        let changes = verify_revision(revision, &self.head, &self.directory).map_err(|e| trust(&e))?;
-        let snapshot = self.snapshot.next(&changes).map_err(|e| trust(&e))?;
-        self.directory = self.directory.next(&snapshot);
-        self.snapshot = Arc::new(snapshot);
-        self.head = ChainHead::of(revision);
-        Ok(())
-    }
-}
-
 impl Registry {
     /// The state at the head of the chain, read from the store and verified now.
     pub async fn current(&self) -> Result<Arc<Snapshot>, RegistryError> {
-        let mut chain = self.chain.lock().await;
-        self.catch_up(&mut chain).await?;
-        Ok(chain.snapshot.clone())
+        self.follower.catch_up().await?;
+        Ok(self.follower.applied().load().snapshot.clone())
     }
 
     /// Makes a change: `plan` says what has to change in the state it is given, nothing if that is so already. It is called again with
@@ -98,60 +64,52 @@ impl Registry {
     where
         P: FnMut(&Snapshot) -> Result<Vec<Change>, RegistryError> + Send,
     {
-        let mut chain = self.chain.lock().await;
+        let _one_at_a_time = self.turn.lock().await;
         for _ in 0..ATTEMPTS {
-            self.catch_up(&mut chain).await?;
-            let changes = plan(&chain.snapshot)?;
+            self.follower.catch_up().await?;
+            let applied = self.follower.applied().load_full();
+            let changes = plan(&applied.snapshot)?;
             if changes.is_empty() {
                 return Ok(Committed {
-                    revision: chain.head.number,
-                    snapshot: chain.snapshot.clone(),
+                    revision: applied.revision(),
+                    snapshot: applied.snapshot.clone(),
                     changed: false,
                 });
             }
-            let next = chain.snapshot.next(&changes)?;
-            let revision = wire::trust::revision(&chain.head, &changes, &self.node_key, self.clock.now());
-            if revision.body.len() > wire::trust::MAX_REVISION {
+            let next = applied.snapshot.next(&changes)?;
+            let revision = wire::trust::revision(&applied.head, &changes, &self.node_key, self.clock.now());
+            if revision.body.len() > MAX_REVISION {
                 return Err(RegistryError::Invalid(format!(
-                    "the change is larger than {} bytes; make it in several steps",
-                    wire::trust::MAX_REVISION
+                    "the change is larger than {MAX_REVISION} bytes; make it in several steps"
                 )));
             }
-            let outcome = format!("revision {} {:?}", revision.number, revision.hash);
-            self.audit.record(order, &outcome, changes.len()).await?;
-            match self.store.append_revision(&revision, &rows(&next, &changes)).await {
-                Ok(Appended::Done) => {}
-                Ok(Appended::Conflict(_)) => continue,
-                Err(StoreError::OutcomeUnknown(detail)) => {
-                    self.catch_up(&mut chain).await?;
-                    if chain.head.hash != revision.hash {
-                        return Err(StoreError::OutcomeUnknown(detail).into());
-                    }
-                }
-                Err(error) => return Err(error.into()),
+            let detail = format!("revision {} {:?}", revision.number, revision.hash);
+            self.audit.record(order, &detail, changes.len()).await?;
+            match self.append(&revision, &rows(&next, &changes)).await? {
+                Appended::Done => {}
+                Appended::Conflict(_) => continue,
             }
-            if chain.head.hash != revision.hash {
-                chain.step(&revision)?;
-            }
-            self.news.notify_one();
+            self.follower.catch_up().await?;
             return Ok(Committed {
                 revision: revision.number,
-                snapshot: chain.snapshot.clone(),
+                snapshot: Arc::new(next),
                 changed: true,
             });
         }
         Err(RegistryError::Contended(ATTEMPTS))
     }
 
-    async fn catch_up(&self, chain: &mut Chain) -> Result<(), RegistryError> {
-        loop {
-            let revisions = self.store.revisions(chain.head.number, PAGE).await?;
-            for revision in &revisions {
-                chain.step(revision)?;
-            }
-            if revisions.len() < PAGE as usize {
-                return Ok(());
-            }
+    /// Appends; when it is not known how that went, looks.
+    async fn append(&self, revision: &Revision, rows: &[IssuerRow]) -> Result<Appended, RegistryError> {
+        match self.store.append_revision(revision, rows).await {
+            Err(StoreError::OutcomeUnknown(_)) => {}
+            known => return Ok(known?),
+        }
+        let found = self.store.revisions(revision.number - 1, 1).await?;
+        match found.first() {
+            Some(found) if found.hash == revision.hash => Ok(Appended::Done),
+            Some(_) => Ok(Appended::Conflict(revision.number)),
+            None => Ok(self.store.append_revision(revision, rows).await?),
         }
     }
 }

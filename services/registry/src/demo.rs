@@ -132,7 +132,7 @@ impl Registry {
             accounts.push((account, credential));
         }
         let committed = self
-            .commit(&self.order("demo.make", "demo hierarchy"), |snapshot: &Snapshot| {
+            .commit(&self.order("demo_made", "installation"), |snapshot: &Snapshot| {
                 Ok(if snapshot.issuers.is_empty() {
                     changes.clone()
                 } else {
@@ -153,35 +153,38 @@ impl Registry {
     ) -> Result<Option<Credential>, RegistryError> {
         let credential = Credential::generate()?;
         let committed: Committed = self
-            .commit(&self.order("demo.refresh", id.as_str()), |snapshot: &Snapshot| {
-                let Some(known) = snapshot.accounts.get(id) else {
-                    return Ok(Vec::new());
-                };
-                let mut account = (**known).clone();
-                if !account.client_certificates.contains(&client_certificate) {
-                    account.client_certificates = vec![client_certificate];
-                }
-                if secret_is_lost {
-                    account.api_key.clone_from(&credential.api_key);
-                    account.api_secret = credential.digest();
-                }
-                Ok(if account == **known {
-                    Vec::new()
-                } else {
-                    vec![Change::PutAccount {
-                        account: Box::new(account),
-                    }]
-                })
-            })
+            .commit(
+                &self.order("demo_refreshed", &format!("account:{id}")),
+                |snapshot: &Snapshot| {
+                    let Some(known) = snapshot.accounts.get(id) else {
+                        return Ok(Vec::new());
+                    };
+                    let mut account = (**known).clone();
+                    if !account.client_certificates.contains(&client_certificate) {
+                        account.client_certificates = vec![client_certificate];
+                    }
+                    if secret_is_lost {
+                        account.api_key.clone_from(&credential.api_key);
+                        account.api_secret = credential.digest();
+                    }
+                    Ok(if account == **known {
+                        Vec::new()
+                    } else {
+                        vec![Change::PutAccount {
+                            account: Box::new(account),
+                        }]
+                    })
+                },
+            )
             .await?;
         Ok((committed.changed && secret_is_lost).then_some(credential))
     }
 
-    fn order(&self, action: &'static str, target: &str) -> Order {
+    fn order(&self, kind: &'static str, subject: &str) -> Order {
         Order {
-            by: format!("control:{}", self.node_key.node()),
-            action,
-            target: target.into(),
+            by: format!("node:{}", self.node_key.node()),
+            kind,
+            subject: subject.into(),
             reason: "demo".into(),
         }
     }

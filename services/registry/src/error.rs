@@ -7,6 +7,7 @@ use axum::{
 };
 use domain::registry::ChangeRefused;
 use keys::KeysError;
+use runtime::follow::FollowError;
 use store::StoreError;
 use wire::problem::{MEDIA_TYPE, Problem, ProblemId};
 
@@ -26,7 +27,7 @@ pub enum RegistryError {
     #[error("{0}")]
     Invalid(String),
     /// The body is over the limit.
-    #[error("body: is larger than this server takes (see `control.body_limit` in the configuration)")]
+    #[error("body: is larger than this server takes; give a smaller history")]
     TooLarge,
     /// There is no reason, or a novel; the number of bytes that it may have.
     #[error("reason: say in 1 to {0} bytes why; it goes into the audit log")]
@@ -55,6 +56,15 @@ pub enum RegistryError {
     /// Something of ours broke.
     #[error("internal error: {0}")]
     Internal(String),
+}
+
+impl From<FollowError> for RegistryError {
+    fn from(error: FollowError) -> Self {
+        match error {
+            FollowError::Store(error) => Self::Store(error),
+            FollowError::Revision(_) | FollowError::Unfit { .. } => Self::Trust(error.to_string()),
+        }
+    }
 }
 
 impl RegistryError {

@@ -45,8 +45,8 @@ impl Registry {
             .map_err(|error| RegistryError::Internal(error.to_string()))??;
         let order = Order {
             by: by.into(),
-            action: "issuer.register",
-            target: issuer.id.to_string(),
+            kind: "issuer_registered",
+            subject: format!("issuer:{}", issuer.id),
             reason: request.reason.clone(),
         };
         Ok(self.commit(&order, plan).await?.into_document(warnings))
@@ -62,8 +62,8 @@ impl Registry {
     ) -> Result<Changed, RegistryError> {
         let order = Order {
             by: by.into(),
-            action: if enabled { "issuer.enable" } else { "issuer.disable" },
-            target: id.to_string(),
+            kind: if enabled { "issuer_enabled" } else { "issuer_disabled" },
+            subject: format!("issuer:{id}"),
             reason: reason.into(),
         };
         let committed = self

@@ -137,8 +137,8 @@ impl Registry {
     pub async fn revoke(&self, by: &str, serial: Serial, request: Revoke) -> Result<Revocation, RegistryError> {
         let order = Order {
             by: by.into(),
-            action: "certificate.revoke",
-            target: serial.to_string(),
+            kind: "certificate_revoked",
+            subject: format!("job:{serial}"),
             reason: request.reason.as_str().into(),
         };
         self.audit.record(&order, "ordered", 1).await?;

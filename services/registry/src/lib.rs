@@ -4,6 +4,7 @@
 //! face. Front ends and signers never ask this crate for anything: they follow the revisions in the store.
 
 mod accounts;
+mod api;
 mod audit;
 mod commit;
 pub mod demo;
@@ -19,6 +20,7 @@ mod token;
 mod token_key;
 
 pub use accounts::Credential;
+pub use api::{Context, serve};
 pub use commit::{Committed, Order};
 pub use error::RegistryError;
 
@@ -26,12 +28,12 @@ use std::{path::PathBuf, sync::Arc};
 
 use domain::{registry::Change, registry::Snapshot, time::Clock};
 use keys::Keys;
+use runtime::follow::Follower;
 use store::Store;
-use tokio::sync::{Mutex, Notify};
+use tokio::sync::Mutex;
 use wire::{admin::Changed, signed::NodeKey};
 
 use audit::AuditLog;
-use commit::Chain;
 
 /// What a registry is made of.
 #[derive(Debug)]
@@ -40,8 +42,6 @@ pub struct Parts {
     pub store: Arc<dyn Store>,
     /// This control node's key.
     pub node_key: Arc<NodeKey>,
-    /// Public half of the installation root, 32 bytes.
-    pub root: Vec<u8>,
     /// Tokens of this process, for making keys and for proving that they sign.
     pub keys: Vec<Arc<dyn Keys>>,
     /// Time.
@@ -50,8 +50,8 @@ pub struct Parts {
     pub public_url: String,
     /// Directory for what imported issuers did before.
     pub archive: PathBuf,
-    /// Rung after every change, so that followers in this process look at once.
-    pub news: Arc<Notify>,
+    /// Follows the revisions; every change is in force for it when the call that made it returns.
+    pub follower: Arc<Follower>,
 }
 
 /// The registry, as control holds it.
@@ -63,16 +63,17 @@ pub struct Registry {
     clock: Arc<dyn Clock>,
     public_url: String,
     archive: PathBuf,
-    news: Arc<Notify>,
-    chain: Mutex<Chain>,
+    follower: Arc<Follower>,
+    /// One change of this process at a time.
+    turn: Mutex<()>,
     audit: AuditLog,
 }
 
 impl Registry {
     /// A registry on its parts. Reads nothing yet.
-    pub fn new(parts: Parts) -> Result<Self, RegistryError> {
-        Ok(Self {
-            chain: Mutex::new(Chain::empty(&parts.root)?),
+    pub fn new(parts: Parts) -> Self {
+        Self {
+            turn: Mutex::default(),
             audit: AuditLog::new(parts.store.clone(), parts.node_key.clone(), parts.clock.clone()),
             store: parts.store,
             node_key: parts.node_key,
@@ -80,8 +81,8 @@ impl Registry {
             clock: parts.clock,
             public_url: parts.public_url,
             archive: parts.archive,
-            news: parts.news,
-        })
+            follower: parts.follower,
+        }
     }
 
     /// Makes a plan on the state at the head and changes nothing.

@@ -25,8 +25,8 @@ impl Registry {
         }
         let order = Order {
             by: by.into(),
-            action: "profile.put",
-            target: request.profile.id.to_string(),
+            kind: "profile_put",
+            subject: format!("profile:{}", request.profile.id),
             reason: request.reason.clone(),
         };
         Ok(self.commit(&order, plan).await?.into_document(Vec::new()))

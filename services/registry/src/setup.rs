@@ -15,9 +15,9 @@ impl Registry {
     /// The first revision enrols the control node that signs it; it must be among `nodes`.
     pub async fn enrol(&self, nodes: &[Node], operators: &[Operator]) -> Result<u64, RegistryError> {
         let order = Order {
-            by: format!("control:{}", self.node_key.node()),
-            action: "installation.enrol",
-            target: "nodes, operators".into(),
+            by: format!("node:{}", self.node_key.node()),
+            kind: "nodes_enrolled",
+            subject: "installation".into(),
             reason: "start of the program".into(),
         };
         let committed = self

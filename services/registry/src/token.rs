@@ -21,8 +21,8 @@ impl Registry {
         let token = self.token(&request.token)?;
         let order = Order {
             by: by.into(),
-            action: "key.generate",
-            target: format!("{}/{}", request.token, request.key),
+            kind: "key_generated",
+            subject: format!("key:{}/{}", request.token, request.key),
             reason: request.reason.clone(),
         };
         let (name, key_type) = (request.key.clone(), request.key_type);

@@ -46,7 +46,8 @@ impl FromRequestParts<Arc<Registry>> for Actor {
     async fn from_request_parts(parts: &mut Parts, registry: &Arc<Registry>) -> Result<Self, RegistryError> {
         let stranger = || {
             RegistryError::Forbidden(
-                "the client certificate is not an operator's; use one that the context file names under `operators`".into(),
+                "the client certificate is not an operator's; use one that the context file names under `operators`"
+                    .into(),
             )
         };
         let certificate = parts.extensions.get::<PeerCertificate>().ok_or_else(stranger)?;

@@ -92,16 +92,14 @@ async fn enable_issuer(
     switch_issuer(&registry, &actor, &id, true, &because.reason).await
 }
 
-async fn switch_issuer(
-    registry: &Registry,
-    actor: &Actor,
-    id: &str,
-    enabled: bool,
-    because: &str,
-) -> Answer<Changed> {
+async fn switch_issuer(registry: &Registry, actor: &Actor, id: &str, enabled: bool, because: &str) -> Answer<Changed> {
     actor.must_be(OFFICER)?;
     reason(because)?;
-    Ok(Json(registry.switch_issuer(&actor.by(), &name(id)?, enabled, because).await?))
+    Ok(Json(
+        registry
+            .switch_issuer(&actor.by(), &name(id)?, enabled, because)
+            .await?,
+    ))
 }
 
 async fn generate_key(State(registry): Shared, actor: Actor, Body(request): Body<GenerateKey>) -> Answer<KeyReport> {
@@ -139,7 +137,11 @@ async fn add_account(State(registry): Shared, actor: Actor, Body(request): Body<
     Ok(Json(registry.add_account(&actor.by(), request).await?))
 }
 
-async fn jobs(State(registry): Shared, _: Actor, query: Result<Query<JobQuery>, QueryRejection>) -> Answer<Vec<JobDocument>> {
+async fn jobs(
+    State(registry): Shared,
+    _: Actor,
+    query: Result<Query<JobQuery>, QueryRejection>,
+) -> Answer<Vec<JobDocument>> {
     let Query(query) = query.map_err(|error| RegistryError::Invalid(error.body_text()))?;
     Ok(Json(registry.jobs(query).await?))
 }
@@ -176,7 +178,8 @@ async fn nodes(State(registry): Shared, _: Actor) -> Answer<Vec<NodeDocument>> {
 
 /// A name or a serial in a path.
 fn name<T: std::str::FromStr<Err: std::fmt::Display>>(text: &str) -> Result<T, RegistryError> {
-    text.parse().map_err(|error: T::Err| RegistryError::Invalid(error.to_string()))
+    text.parse()
+        .map_err(|error: T::Err| RegistryError::Invalid(error.to_string()))
 }
 
 /// A change needs a reason that says something and that fits into a line.
