@@ -46,6 +46,7 @@ class Linters:
             ],
         )
         self.serverauth = {}
+        self.issuers = {}
         self.decode = chain.create_decoder_validation_container()
         self.by_issuer = chain.create_issuer_validation_container()
         self.by_subject = chain.create_subject_validation_container()
@@ -58,14 +59,23 @@ class Linters:
         document = load(der)
         if BR_PURPOSES & set(document.extended_key_usages):
             yield from described("serverauth", self.judge_by_requirements(document))
-        documents = {}
-        documents["issuer"] = load(issuer_der, "issuer", None, documents)
+        documents = self.chain_below(issuer_der)
         documents["subject"] = load(der, "subject", None, documents)
-        issuer, subject = documents["issuer"].root, documents["subject"].root
-        yield from described("chain", self.decode.validate(issuer))
+        subject = documents["subject"].root
         yield from described("chain", self.decode.validate(subject))
-        yield from described("chain", self.by_issuer.validate(issuer))
+        yield from described("chain", self.by_issuer.validate(documents["issuer"].root))
         yield from described("chain", self.by_subject.validate(subject))
+
+    def chain_below(self, issuer_der):
+        """Documents with the issuer's certificate, decoded once for all that it issued."""
+        if issuer_der not in self.issuers:
+            documents = {}
+            documents["issuer"] = loader.load_der_certificate(issuer_der, "issuer", None, documents)
+            wrong = list(described("chain", self.decode.validate(documents["issuer"].root)))
+            if wrong:
+                raise ValueError(f"the issuer's certificate: {wrong}")
+            self.issuers[issuer_der] = documents
+        return self.issuers[issuer_der]
 
     def judge_by_requirements(self, document):
         kind = serverauth.determine_certificate_type(document)
