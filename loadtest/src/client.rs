@@ -3,7 +3,7 @@
 use std::{
     collections::HashMap,
     net::SocketAddr,
-    path::{Path, PathBuf},
+    path::Path,
     sync::{Arc, PoisonError, RwLock},
     time::{Duration, SystemTime},
 };
@@ -11,6 +11,7 @@ use std::{
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use bytes::Bytes;
 use domain::{
+    issuer::Api,
     key::KeyType,
     policy::{KeyFormat, PublicKeyPolicy},
 };
@@ -21,6 +22,7 @@ use http::{
 use http_body_util::{BodyExt, Full};
 use hyper::{body::Incoming, client::conn::http1};
 use hyper_util::rt::TokioIo;
+use runtime::context_file::{AccountEntry, ContextFile};
 use rustls::{ClientConfig, RootCertStore, crypto::aws_lc_rs};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject};
 use serde::Deserialize;
@@ -37,25 +39,6 @@ use crate::subject::Csr;
 const LOGIN_EVERY: Duration = Duration::from_mins(8);
 /// How long an answer may take beyond the time that the server was asked to wait.
 const PATIENCE: Duration = Duration::from_secs(10);
-
-/// What is read of the file in which a running Bulkhead says how it is reached.
-#[derive(Deserialize)]
-struct ContextFile {
-    url: String,
-    tls_ca_file: PathBuf,
-    client_cert_file: PathBuf,
-    client_key_file: PathBuf,
-    accounts: Vec<Account>,
-}
-
-#[derive(Deserialize, Clone)]
-struct Account {
-    name: String,
-    api: String,
-    api_key: String,
-    api_secret: String,
-    issuer: String,
-}
 
 /// A login as one account, and the runtime on which requests are made.
 pub struct Session {
@@ -98,14 +81,7 @@ pub struct Answer {
 impl Session {
     /// Reads the context file, logs in, and reads the policy.
     pub fn open(context: &Path, account: Option<&str>, threads: usize, wait: u32) -> Result<Self> {
-        let text = std::fs::read(context).with_context(|| {
-            format!(
-                "cannot read {}: start `bulkhead up` and give its ready-file, or DIR/context.json, with --context",
-                context.display()
-            )
-        })?;
-        let context: ContextFile =
-            serde_json::from_slice(&text).with_context(|| format!("{} is not a context file", context.display()))?;
+        let context = ContextFile::load(context)?;
         let account = choose(&context.accounts, account)?;
         let runtime = Builder::new_multi_thread()
             .worker_threads(threads)
@@ -186,8 +162,8 @@ impl Session {
     }
 }
 
-fn choose(accounts: &[Account], name: Option<&str>) -> Result<Account> {
-    let mut certificates = accounts.iter().filter(|account| account.api == "hvca");
+fn choose(accounts: &[AccountEntry], name: Option<&str>) -> Result<AccountEntry> {
+    let mut certificates = accounts.iter().filter(|account| account.api == Api::Hvca);
     let found = match name {
         Some(name) => certificates.find(|account| account.name == name),
         None => certificates.next(),
@@ -198,7 +174,7 @@ fn choose(accounts: &[Account], name: Option<&str>) -> Result<Account> {
     })
 }
 
-async fn stay_logged_in(endpoint: Arc<Endpoint>, account: Account) {
+async fn stay_logged_in(endpoint: Arc<Endpoint>, account: AccountEntry) {
     loop {
         tokio::time::sleep(LOGIN_EVERY).await;
         let renewed = async { Connection::open(endpoint.clone()).await?.log_in(&account).await };
@@ -210,11 +186,8 @@ async fn stay_logged_in(endpoint: Arc<Endpoint>, account: Account) {
 
 impl Endpoint {
     fn new(context: &ContextFile, wait: u32) -> Result<Self> {
-        let url: Uri = context
-            .url
-            .trim_end_matches('/')
-            .parse()
-            .context("`url` of the context file")?;
+        let url = context.url.as_deref().context("the context file has no `url`")?;
+        let url: Uri = url.trim_end_matches('/').parse().context("`url` of the context file")?;
         let host = url.host().context("`url` of the context file has no host")?;
         let port = url.port_u16().unwrap_or(443);
         let address = std::net::ToSocketAddrs::to_socket_addrs(&(host.trim_matches(['[', ']']), port))
@@ -308,7 +281,7 @@ impl Connection {
             .clone()
     }
 
-    async fn log_in(&mut self, account: &Account) -> Result<()> {
+    async fn log_in(&mut self, account: &AccountEntry) -> Result<()> {
         let uri = format!("{}/login", self.endpoint.url.path()).parse()?;
         let body = serde_json::json!({ "api_key": account.api_key, "api_secret": account.api_secret });
         let request = self
