@@ -1,0 +1,164 @@
+//! Accepts prepared jobs in batches: one signature for a batch, one call of the store, an answer for each job.
+
+use std::{collections::HashMap, mem::take, sync::Arc, time::Duration};
+
+use domain::{id::Serial, job::State, lane::Lane, time::Clock};
+use runtime::follow::Follower;
+use store::{AcceptError, Accepted, How, NewJob, Store, StoreError};
+use tokio::sync::Semaphore;
+use tokio_util::task::TaskTracker;
+use wire::{
+    attest::{MAX_BATCH, attest},
+    signed::NodeKey,
+};
+
+use super::{Admitted, prepare::Prepared, publish::Publisher, refusal::Refusal, slot, stage::Stage};
+use crate::{
+    metrics::Metrics,
+    readiness::Troubles,
+    waiting::{Seat, Waiters},
+};
+
+/// How many batches may be with the store at a time. More would share its commits without filling them.
+const IN_FLIGHT: usize = 4;
+
+/// How long the store may take for a batch.
+const STORE: Duration = Duration::from_secs(5);
+
+/// How many serials a job may find taken before it is given up. Each has 80 random bits: a second one means that something is broken.
+const ATTEMPTS: u8 = 3;
+
+/// Accepts jobs.
+#[derive(Debug)]
+pub struct Acceptor {
+    /// Where they go.
+    pub store: Arc<dyn Store>,
+    /// Who vouches for them.
+    pub node_key: Arc<NodeKey>,
+    /// Store time.
+    pub clock: Arc<dyn Clock>,
+    /// Who tells signers.
+    pub publisher: Arc<Publisher>,
+    /// Who waits.
+    pub waiters: Arc<Waiters>,
+    /// Hears of the registry's head.
+    pub follower: Arc<Follower>,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
+    /// What the store said against lanes.
+    pub troubles: Arc<Troubles>,
+    /// How many jobs a batch may have.
+    pub batch: usize,
+}
+
+impl Acceptor {
+    /// Takes batches from the stage until it is closed and empty, and returns when all are answered. A batch starts as soon as there
+    /// is anything to accept and fewer than four are out: an idle front end delays nothing, a busy one fills its batches.
+    pub async fn run(self: Arc<Self>, prepared: Arc<Stage<Prepared>>) {
+        let room = Arc::new(Semaphore::new(IN_FLIGHT));
+        let batches = TaskTracker::new();
+        // The semaphore is never closed.
+        while let Ok(permit) = room.clone().acquire_owned().await {
+            let Some(batch) = prepared.take(self.batch.min(MAX_BATCH)).await else {
+                break;
+            };
+            let (acceptor, prepared) = (self.clone(), prepared.clone());
+            batches.spawn(async move {
+                acceptor.accept(batch, &prepared).await;
+                drop(permit);
+            });
+        }
+        batches.close();
+        batches.wait().await;
+    }
+
+    async fn accept(&self, mut batch: Vec<Prepared>, prepared: &Stage<Prepared>) {
+        batch.retain(|prepared| !prepared.reply.is_abandoned());
+        if batch.is_empty() {
+            return;
+        }
+        self.metrics.batch.observe(size(batch.len()));
+        let answers = self.ask(self.attested(&mut batch)).await;
+        let mut new: HashMap<Lane, Vec<Serial>> = HashMap::new();
+        let mut replies = Vec::with_capacity(batch.len());
+        for (mut job, answer) in batch.into_iter().zip(answers) {
+            match answer {
+                Ok(accepted) => {
+                    self.follower.hear_of(accepted.head);
+                    if accepted.how == How::New && accepted.state == State::Queued {
+                        new.entry(job.job.lane.clone()).or_default().push(accepted.job);
+                    }
+                    // The wait begins before signers are told, so that no answer comes too early for it.
+                    let admitted = self.admitted(accepted, job.seat.take());
+                    replies.push((job.reply, Ok(admitted)));
+                }
+                Err(AcceptError::SerialTaken) if job.attempts < ATTEMPTS => match job.renumber(self.clock.now()) {
+                    Ok(()) => {
+                        if let Err(refused) = prepared.push(&slot(&job.terms), job) {
+                            replies.push((refused.item.reply, Err(Refusal::Full(refused.full))));
+                        }
+                    }
+                    Err(refusal) => replies.push((job.reply, Err(refusal))),
+                },
+                Err(error) => {
+                    if matches!(
+                        error,
+                        AcceptError::LaneFull | AcceptError::LaneDraining | AcceptError::IssuerUnknown
+                    ) {
+                        self.troubles.refused(&job.job.lane, error.to_string());
+                    }
+                    replies.push((job.reply, Err(Refusal::NotAccepted(job.terms.issuer.id.clone(), error))));
+                }
+            }
+        }
+        for (lane, jobs) in &new {
+            self.publisher.publish(lane, jobs);
+        }
+        for (reply, answer) in replies {
+            reply.send(answer);
+        }
+    }
+
+    /// The jobs with their proofs: the statements of a batch are signed as one. The bytes move along; a job that needs another serial
+    /// gets new ones.
+    fn attested(&self, batch: &mut [Prepared]) -> Vec<NewJob> {
+        let statements: Vec<&[u8]> = batch.iter().map(|prepared| &*prepared.job.statement).collect();
+        let proofs = attest(&self.node_key, &statements);
+        batch
+            .iter_mut()
+            .zip(proofs)
+            .map(|(prepared, proof)| NewJob {
+                statement: take(&mut prepared.job.statement),
+                tbs: take(&mut prepared.job.tbs),
+                proof: serde_json::to_vec(&proof).expect("a proof has text keys only, so it always serialises"),
+                ..prepared.job.clone()
+            })
+            .collect()
+    }
+
+    async fn ask(&self, jobs: Vec<NewJob>) -> Vec<Result<Accepted, AcceptError>> {
+        let count = jobs.len();
+        let answers = tokio::time::timeout(STORE, self.store.accept(jobs)).await;
+        // Answers that do not come are answers that are not known.
+        let silent =
+            std::iter::repeat_with(|| Err(StoreError::OutcomeUnknown(format!("no answer within {STORE:?}")).into()));
+        answers
+            .unwrap_or_default()
+            .into_iter()
+            .chain(silent)
+            .take(count)
+            .collect()
+    }
+
+    fn admitted(&self, accepted: Accepted, seat: Option<Seat>) -> Admitted {
+        Admitted {
+            job: accepted.job,
+            wait: seat.map(|seat| self.waiters.wait(accepted.job, seat)),
+            look_at_once: accepted.how != How::New,
+        }
+    }
+}
+
+fn size(count: usize) -> f64 {
+    u32::try_from(count).map_or(f64::MAX, f64::from)
+}

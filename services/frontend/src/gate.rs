@@ -1,0 +1,92 @@
+//! What every request passes before and after its route: a span and a count, the drain, a bound on how many there are and how long
+//! each takes, and a problem body on everything that is not a success, whoever made it.
+
+use std::time::Instant;
+
+use axum::{
+    extract::{MatchedPath, Request, State},
+    middleware::Next,
+    response::{IntoResponse, Response},
+};
+use http::{
+    HeaderName, HeaderValue,
+    header::{ALLOW, CONNECTION, CONTENT_TYPE},
+};
+use tracing::Instrument;
+use wire::problem::{MEDIA_TYPE, ProblemId};
+
+use crate::{
+    App,
+    error::{ApiError, Failed},
+};
+
+/// Names a request towards its client, for questions about it.
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// The way of every request.
+pub async fn gate(State(app): State<App>, request: Request, next: Next) -> Response {
+    let started = Instant::now();
+    let method = request.method().clone();
+    let route = request.extensions().get::<MatchedPath>().cloned();
+    let route = route.as_ref().map_or("unknown", MatchedPath::as_str);
+    let id = format!("{:016x}", u64::from_be_bytes(runtime::clock::entropy()));
+    let span = tracing::info_span!("request", id, %method, route, account = tracing::field::Empty);
+
+    let mut response = problem_for_all(answer(&app, request, next).instrument(span.clone()).await);
+    app.metrics.request(route, &method, response.status());
+    let _entered = span.enter();
+    let problem = response.extensions().get::<Failed>().map(Failed::as_str);
+    tracing::debug!(
+        status = response.status().as_u16(),
+        problem,
+        took_us = started.elapsed().as_micros(),
+        "answered"
+    );
+    if let Ok(id) = HeaderValue::from_str(&id) {
+        response.headers_mut().insert(REQUEST_ID, id);
+    }
+    response
+}
+
+async fn answer(app: &App, request: Request, next: Next) -> Response {
+    if app.draining.is_cancelled() {
+        let error = ApiError::new(ProblemId::ShuttingDown, "this server is stopping; connect again");
+        let mut response = error.into_response();
+        if request.version() <= http::Version::HTTP_11 {
+            response
+                .headers_mut()
+                .insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        return response;
+    }
+    let Ok(_permit) = app.requests.clone().try_acquire_owned() else {
+        return ApiError::new(ProblemId::Overloaded, "too many requests are worked on; come back").into_response();
+    };
+    let limit = app.config.frontend.request_timeout + app.config.frontend.wait_limit;
+    match tokio::time::timeout(limit, next.run(request)).await {
+        Ok(response) => response,
+        Err(_) => ApiError::new(ProblemId::Overloaded, "the request took too long; come back").into_response(),
+    }
+}
+
+/// What the framework refuses by itself (no such path, no such method) gets a body as everything else.
+fn problem_for_all(response: Response) -> Response {
+    let is_problem = |response: &Response| {
+        let media_type = response.headers().get(CONTENT_TYPE);
+        media_type.is_some_and(|media_type| media_type == MEDIA_TYPE)
+    };
+    if response.status().is_success() || is_problem(&response) {
+        return response;
+    }
+    let mut replaced = ApiError::of_status(response.status()).into_response();
+    if let Some(allow) = response.headers().get(ALLOW) {
+        replaced.headers_mut().insert(ALLOW, allow.clone());
+    }
+    replaced
+}
+
+/// A defect that was met in a route: logged here, and 500 for this client alone.
+pub fn panicked(_: Box<dyn std::any::Any + Send>) -> Response {
+    tracing::error!("a route panicked");
+    ApiError::internal().into_response()
+}

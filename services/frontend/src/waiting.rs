@@ -1,0 +1,168 @@
+//! Who waits for which job. A signer's answer and the ledger itself both end a wait, whichever comes first; what became of the job is
+//! read from the ledger in either case.
+
+use std::{
+    collections::{HashMap, hash_map::Entry},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use domain::id::Serial;
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore, oneshot},
+    time::Instant,
+};
+
+type Waits = HashMap<Serial, Vec<(u64, oneshot::Sender<()>)>>;
+
+/// Everybody who waits, at most a fixed number.
+#[derive(Debug)]
+pub struct Waiters {
+    seats: Arc<Semaphore>,
+    next: AtomicU64,
+    waits: Mutex<Waits>,
+}
+
+/// The right to wait.
+#[derive(Debug)]
+pub struct Seat {
+    _permit: OwnedSemaphorePermit,
+}
+
+/// One wait for one job. Dropping it gives it up.
+#[derive(Debug)]
+pub struct Wait {
+    waiters: Arc<Waiters>,
+    job: Serial,
+    number: u64,
+    ended: oneshot::Receiver<()>,
+    _seat: Seat,
+}
+
+impl Waiters {
+    /// Room for `limit` waits.
+    pub fn new(limit: usize) -> Arc<Self> {
+        Arc::new(Self {
+            seats: Arc::new(Semaphore::new(limit)),
+            next: AtomicU64::new(0),
+            waits: Mutex::new(HashMap::new()),
+        })
+    }
+
+    fn waits(&self) -> MutexGuard<'_, Waits> {
+        // Every change is a single call on the map, so it is whole whatever panicked.
+        self.waits.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A seat, if there is one left.
+    pub fn seat(&self) -> Option<Seat> {
+        let permit = self.seats.clone().try_acquire_owned().ok()?;
+        Some(Seat { _permit: permit })
+    }
+
+    /// Waits for a job from now on. Called before anybody can know of the job, it misses nothing.
+    pub fn wait(self: &Arc<Self>, job: Serial, seat: Seat) -> Wait {
+        let (sender, ended) = oneshot::channel();
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        self.waits().entry(job).or_default().push((number, sender));
+        Wait {
+            waiters: self.clone(),
+            job,
+            number,
+            ended,
+            _seat: seat,
+        }
+    }
+
+    /// Tells everybody who waits for a job that it has ended.
+    pub fn ended(&self, job: Serial) {
+        let waits = self.waits().remove(&job);
+        for (_, sender) in waits.into_iter().flatten() {
+            // A client that has gone needs no answer.
+            let _ = sender.send(());
+        }
+    }
+
+    /// The jobs that somebody waits for.
+    pub fn jobs(&self) -> Vec<Serial> {
+        self.waits().keys().copied().collect()
+    }
+
+    /// How many jobs are waited for.
+    pub fn len(&self) -> usize {
+        self.waits().len()
+    }
+
+    /// Whether nobody waits.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+impl Wait {
+    /// The job.
+    pub fn job(&self) -> Serial {
+        self.job
+    }
+
+    /// Waits until the job has ended, at most until `deadline`; says whether it has.
+    pub async fn until(&mut self, deadline: Instant) -> bool {
+        matches!(tokio::time::timeout_at(deadline, &mut self.ended).await, Ok(Ok(())))
+    }
+}
+
+impl Drop for Wait {
+    fn drop(&mut self) {
+        if let Entry::Occupied(mut waits) = self.waiters.waits().entry(self.job) {
+            waits.get_mut().retain(|(number, _)| *number != self.number);
+            if waits.get().is_empty() {
+                waits.remove();
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use domain::time::Timestamp;
+
+    use super::*;
+
+    fn serial(n: u8) -> Serial {
+        Serial::new(Timestamp::from_secs(1_800_000_000), [n; 10])
+    }
+
+    fn soon() -> Instant {
+        Instant::now() + Duration::from_millis(50)
+    }
+
+    #[tokio::test]
+    async fn everybody_who_waits_for_a_job_is_told_and_nobody_else() {
+        let waiters = Waiters::new(10);
+        let mut one = waiters.wait(serial(1), waiters.seat().unwrap());
+        let mut two = waiters.wait(serial(1), waiters.seat().unwrap());
+        let mut other = waiters.wait(serial(2), waiters.seat().unwrap());
+        waiters.ended(serial(1));
+        assert!(one.until(soon()).await);
+        assert!(two.until(soon()).await);
+        assert!(!other.until(soon()).await);
+        assert_eq!(waiters.jobs(), [serial(2)]);
+    }
+
+    #[tokio::test]
+    async fn seats_are_bounded_and_given_back_by_clients_that_go() {
+        let waiters = Waiters::new(2);
+        let one = waiters.wait(serial(1), waiters.seat().unwrap());
+        let two = waiters.wait(serial(1), waiters.seat().unwrap());
+        assert!(waiters.seat().is_none());
+        drop(one);
+        assert_eq!(waiters.len(), 1, "the other client still waits");
+        drop(two);
+        assert!(waiters.is_empty());
+        assert!(waiters.seat().is_some());
+    }
+}
