@@ -1,1 +1,287 @@
-//! signer
+//! The signer: takes jobs whose keys it holds, checks everything, signs, verifies, records.
+//!
+//! [`serve`] runs until the process stops. What it needs is in [`Context`]; nothing here opens a store, a broker or a token.
+
+mod answer;
+mod check;
+mod heartbeat;
+mod issue;
+mod keyring;
+mod metrics;
+mod news;
+mod pool;
+mod record;
+mod report;
+mod sign;
+mod sweep;
+mod worker;
+
+use std::{
+    sync::{Arc, atomic::AtomicU64},
+    time::Duration,
+};
+
+use arc_swap::ArcSwap;
+use broker::Broker;
+use domain::{
+    dispatch::{Dispatcher, Limits},
+    id::Incarnation,
+    reconcile,
+};
+use keys::Keys;
+use runtime::{clock::StoreClock, config, follow::Applied, health::Health, shutdown::Shutdown, telemetry};
+use store::Store;
+use tokio::{runtime::Handle, sync::mpsc, task::JoinError};
+use tokio_util::sync::CancellationToken;
+use wire::{attest::Verifier, signed::NodeKey};
+
+use self::{
+    heartbeat::Heart,
+    issue::Issue,
+    keyring::Keyring,
+    metrics::Metrics,
+    news::News,
+    pool::Pool,
+    record::Recorder,
+    sweep::Sweeper,
+    worker::{State, Worker},
+};
+
+/// Jobs in flight for each thread that signs: enough that neither threads nor commits wait for one another.
+const IN_FLIGHT_PER_THREAD: usize = 64;
+/// Hints that wait in this signer, in all lanes.
+const WAITING: usize = 100_000;
+/// Lanes in one question to the ledger, and jobs of each.
+const CLAIM_LANES: usize = 32;
+const CLAIM_JOBS: u32 = 128;
+/// How often a lane is asked about, and lost owners are looked for.
+const CLAIM_PERIOD: Duration = Duration::from_millis(250);
+const TAKE_OVER_PERIOD: Duration = Duration::from_millis(500);
+/// How often it is looked whether the registry has changed, and how often tokens are looked at even if it has not.
+const REGISTRY_PERIOD: Duration = Duration::from_millis(100);
+const KEYS_PERIOD: Duration = Duration::from_secs(3);
+/// Ended jobs that wait to be answered, and reports to be written down.
+const ANSWERS: usize = 16_384;
+const REPORTS: usize = 4096;
+/// How long the last reports may take.
+const REPORTS_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Everything that a signer needs.
+#[derive(Debug)]
+pub struct Context {
+    /// The ledger.
+    pub store: Arc<dyn Store>,
+    /// Transport.
+    pub broker: Arc<dyn Broker>,
+    /// Tokens.
+    pub keys: Vec<Arc<dyn Keys>>,
+    /// The registry as this process applies it.
+    pub applied: Arc<ArcSwap<Applied>>,
+    /// With what this node speaks.
+    pub node_key: Arc<NodeKey>,
+    /// Which run of which node this is.
+    pub incarnation: Incarnation,
+    /// Store time; this signer's heartbeats teach it.
+    pub clock: Arc<StoreClock>,
+    /// Configuration.
+    pub config: config::Signer,
+    /// Measurements of the process.
+    pub metrics: telemetry::Metrics,
+    /// Conditions of the process.
+    pub health: Health,
+    /// When to stop.
+    pub shutdown: Shutdown,
+}
+
+/// Why a signer ended unasked.
+#[derive(Debug, thiserror::Error)]
+pub enum SignerError {
+    /// No threads.
+    #[error("the signing threads could not be started")]
+    Threads(#[source] std::io::Error),
+    /// A fault of the program: nothing more is signed.
+    #[error("signing has stopped: {0}")]
+    Fault(String),
+    /// A part of the signer panicked.
+    #[error("a part of the signer panicked")]
+    Panicked(#[from] JoinError),
+}
+
+/// Serves until the process stops, then finishes what is in flight, gives back the rest, and says goodbye.
+pub async fn serve(context: Context) -> Result<(), SignerError> {
+    let threads = match context.config.threads {
+        0 => default_threads(),
+        threads => threads,
+    };
+    let in_flight = threads * IN_FLIGHT_PER_THREAD;
+    let Context {
+        store,
+        broker,
+        keys,
+        applied,
+        node_key,
+        incarnation,
+        clock,
+        config,
+        metrics,
+        health,
+        shutdown,
+    } = context;
+    let metrics = Metrics::new(&metrics);
+    let keyring: Arc<ArcSwap<Keyring>> = Arc::default();
+    let announced = Arc::new(AtomicU64::new(0));
+    let (news, inlet) = mpsc::channel(in_flight * 4 + 64);
+    let (endings, to_record) = mpsc::channel(in_flight * 2 + 64);
+    let (answers, to_answer) = mpsc::channel(ANSWERS);
+    let (reports, to_report) = mpsc::channel(REPORTS);
+    // The parts that go on after the worker has drained, and those that must end before it says goodbye.
+    let stop = CancellationToken::new();
+    let _stop_when_dropped = stop.clone().drop_guard();
+
+    let heart = Heart {
+        store: store.clone(),
+        incarnation: incarnation.clone(),
+        clock: clock.clone(),
+        applied: applied.clone(),
+        keyring: keyring.clone(),
+        in_flight: announced.clone(),
+        config: config.clone(),
+        news: news.clone(),
+        condition: health.part("signer"),
+    };
+    let heart = tokio::spawn(heart.run(stop.clone()));
+    let watch = tokio::spawn(watch_keys(
+        keys,
+        applied.clone(),
+        keyring.clone(),
+        news.clone(),
+        stop.clone(),
+    ));
+    let sweeper = Sweeper {
+        store: store.clone(),
+        owner: incarnation.clone(),
+        clock: clock.clone(),
+        applied: applied.clone(),
+        config: config.clone(),
+        answers: answers.clone(),
+        metrics: metrics.clone(),
+    };
+    let sweeper = tokio::spawn(sweeper.run(stop.clone()));
+    let recorder = Recorder {
+        store: store.clone(),
+        owner: incarnation.clone(),
+        batch: config.finish_batch,
+        news: news.clone(),
+        answers,
+        metrics: metrics.clone(),
+    };
+    let recorder = tokio::spawn(recorder.run(to_record));
+    let answerer = tokio::spawn(answer::run(broker.clone(), node_key, metrics.clone(), to_answer));
+    let reporter = report::run(store.clone(), incarnation.node.clone(), metrics.clone(), to_report);
+    let reporter = tokio::spawn(reporter);
+
+    let issue = Issue {
+        store: store.clone(),
+        applied: applied.clone(),
+        keyring: keyring.clone(),
+        verifier: Verifier::new(),
+        clock: clock.clone(),
+        handle: Handle::current(),
+        news: news.clone(),
+        reports: reports.clone(),
+        metrics: metrics.clone(),
+    };
+    let worker = Worker {
+        dispatcher: Dispatcher::new(limits(&config, threads, in_flight)),
+        store: store.clone(),
+        broker,
+        incarnation: incarnation.clone(),
+        applied,
+        keyring,
+        clock,
+        issue: Arc::new(issue),
+        pool: Pool::new(threads).map_err(SignerError::Threads)?,
+        inlet,
+        news,
+        endings,
+        reports,
+        config,
+        in_flight: announced,
+        metrics,
+        health,
+        shutdown,
+        state: State::default(),
+    };
+    let worked = tokio::spawn(worker.run()).await?;
+
+    // The worker's senders are gone: what is under way in the others comes to its end.
+    recorder.await?;
+    stop.cancel();
+    sweeper.await?;
+    watch.await?;
+    heart.await?;
+    answerer.await?;
+    // A thread that hangs may still hold a sender of reports.
+    if let Ok(reported) = tokio::time::timeout(REPORTS_TIMEOUT, reporter).await {
+        reported?;
+    }
+    if let Err(error) = store.goodbye(&incarnation).await {
+        tracing::warn!(%error, "the lease was not ended; it runs out by itself");
+    }
+    worked.map_err(SignerError::Fault)
+}
+
+fn limits(config: &config::Signer, threads: usize, in_flight: usize) -> Limits {
+    let per_lane = (config.prefetch * 2 + CLAIM_JOBS as usize).min(WAITING / 4);
+    Limits {
+        waiting: WAITING,
+        waiting_per_lane: per_lane * 2,
+        in_flight,
+        begin: config.begin_batch.min(in_flight),
+        workers: threads,
+        claims: reconcile::Limits {
+            period: CLAIM_PERIOD,
+            lanes: CLAIM_LANES,
+            jobs: CLAIM_JOBS,
+        },
+        take_over_period: TAKE_OVER_PERIOD,
+    }
+}
+
+/// Two threads for each core, since one issuer gets half of them, and at least four.
+fn default_threads() -> usize {
+    std::thread::available_parallelism().map_or(4, |cores| (cores.get() * 2).max(4))
+}
+
+/// Looks for keys when the registry has changed, and every few seconds, since keys come and go on tokens.
+async fn watch_keys(
+    keys: Vec<Arc<dyn Keys>>,
+    applied: Arc<ArcSwap<Applied>>,
+    keyring: Arc<ArcSwap<Keyring>>,
+    news: mpsc::Sender<News>,
+    stop: CancellationToken,
+) {
+    let mut looked: Option<(u64, tokio::time::Instant)> = None;
+    loop {
+        let now = tokio::time::Instant::now();
+        let snapshot = applied.load().snapshot.clone();
+        if looked.is_none_or(|(revision, at)| revision != snapshot.revision || now - at >= KEYS_PERIOD) {
+            looked = Some((snapshot.revision, now));
+            let (keys, before) = (keys.clone(), keyring.load_full());
+            let ring = tokio::task::spawn_blocking(move || Keyring::look(&snapshot, &keys, &before)).await;
+            match ring {
+                Ok(ring) => {
+                    keyring.store(Arc::new(ring));
+                    if news.send(News::Keys).await.is_err() {
+                        return;
+                    }
+                }
+                Err(error) => tracing::error!(%error, "the tokens could not be looked at"),
+            }
+        }
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(REGISTRY_PERIOD) => {}
+        }
+    }
+}

@@ -16,7 +16,7 @@ use crate::StoreError;
 /// A job to accept.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewJob {
-    /// Its name and the certificate's serial. The very same job may be offered again after an outcome that was never learnt.
+    /// Its name and the certificate's serial.
     pub job: Serial,
     /// Issuer and class.
     pub lane: Lane,
@@ -44,8 +44,7 @@ pub struct NewJob {
     pub intent: Digest,
     /// SHA-256 of the public key (SPKI).
     pub public_key: Digest,
-    /// Whether the key may have only one certificate: among the open jobs and issued certificates of this installation that say the
-    /// same of theirs.
+    /// Whether the key may have only one certificate (open jobs and issued certificates of this installation count).
     pub unique_key: bool,
     /// What makes the request the same as another of this account. An open job with the same value is joined.
     pub repeat: Digest,

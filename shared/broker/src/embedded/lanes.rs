@@ -209,8 +209,7 @@ impl Lanes {
             let Some(served) = desk.served.get_mut(lane) else {
                 continue;
             };
-            served.wake_up = true;
-            if !served.paused {
+            if !std::mem::replace(&mut served.wake_up, true) && !served.paused {
                 desk.announce(lane);
             }
         }

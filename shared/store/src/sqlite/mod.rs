@@ -126,7 +126,6 @@ pub struct Sqlite {
     writes: Arc<Queue<Box<dyn Work>>>,
     reads: Arc<Queue<Read>>,
     turns: Arc<Turns>,
-    /// The writer, and the readers behind it.
     threads: Vec<JoinHandle<()>>,
     _files: Files,
 }
@@ -245,12 +244,9 @@ fn snapshot<T>(connection: &Connection, read: impl FnOnce(&Connection) -> Result
 
 impl Drop for Sqlite {
     fn drop(&mut self) {
-        // The writer's connection is closed last, so that it empties the write-ahead log.
+        self.writes.close();
         self.reads.close();
-        while let Some(thread) = self.threads.pop() {
-            if self.threads.is_empty() {
-                self.writes.close();
-            }
+        for thread in self.threads.drain(..) {
             if thread.join().is_err() {
                 tracing::error!("a thread of the ledger panicked");
             }

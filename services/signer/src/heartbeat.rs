@@ -1,0 +1,120 @@
+//! The lease: renewed all the time, and the way in which this signer learns store time and others learn of it.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use arc_swap::ArcSwap;
+use domain::{dispatch::Hindrance, id::Incarnation, issuer::Role};
+use runtime::{clock::StoreClock, follow::Applied, health::Condition};
+use store::{Announcement, Store};
+use tokio::{sync::mpsc, time::timeout};
+use tokio_util::sync::CancellationToken;
+
+use crate::{keyring::Keyring, news::News};
+
+/// Keeps the lease.
+#[derive(Debug)]
+pub struct Heart {
+    /// The ledger.
+    pub store: Arc<dyn Store>,
+    /// Whose lease.
+    pub incarnation: Incarnation,
+    /// What learns store time.
+    pub clock: Arc<StoreClock>,
+    /// The registry as it is applied.
+    pub applied: Arc<ArcSwap<Applied>>,
+    /// Keys that are here.
+    pub keyring: Arc<ArcSwap<Keyring>>,
+    /// Jobs in flight, as the worker counts them.
+    pub in_flight: Arc<AtomicU64>,
+    /// How long a lease lasts, how often it is renewed, and how far the clocks may be apart.
+    pub config: runtime::config::Signer,
+    /// Whom to tell.
+    pub news: mpsc::Sender<News>,
+    /// What the world is told.
+    pub condition: Condition,
+}
+
+impl Heart {
+    /// Beats until it is stopped.
+    pub async fn run(self, stop: CancellationToken) {
+        let mut renewed = Instant::now();
+        loop {
+            let started = Instant::now();
+            match self.beat().await {
+                Ok(()) => {
+                    renewed = started;
+                    self.tell(News::Freed(Hindrance::Store)).await;
+                    self.tell(News::Freed(Hindrance::Lease)).await;
+                    self.judge_clock().await;
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "the lease could not be renewed: {error}");
+                    self.condition
+                        .not_ready(format!("the lease could not be renewed: {error}"));
+                    self.tell(News::Hindered(Hindrance::Store)).await;
+                    if renewed.elapsed() >= self.config.lease {
+                        self.tell(News::Hindered(Hindrance::Lease)).await;
+                    }
+                }
+            }
+            let rest = self.config.heartbeat.saturating_sub(started.elapsed());
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = tokio::time::sleep(rest) => {}
+            }
+        }
+    }
+
+    async fn beat(&self) -> Result<(), String> {
+        let announcement = Announcement {
+            incarnation: self.incarnation.clone(),
+            role: Role::Signer,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            revision: self.applied.load().revision(),
+            issuers: self.keyring.load().issuers(),
+            breakers: Vec::new(),
+            in_flight: self.in_flight.load(Ordering::Relaxed),
+        };
+        let started = Instant::now();
+        let beat = self.store.heartbeat(&announcement, self.config.lease);
+        let heartbeat = timeout(self.config.lease, beat)
+            .await
+            .map_err(|_| format!("no answer within {:?}", self.config.lease))?
+            .map_err(|error| error.to_string())?;
+        let round_trip = started.elapsed();
+        if round_trip < Duration::from_secs(1) {
+            self.clock.learn(heartbeat.now, round_trip);
+        }
+        Ok(())
+    }
+
+    async fn judge_clock(&self) {
+        match self.clock.skew() {
+            Some(skew) if skew <= self.config.clock_limit => {
+                self.condition.ready();
+                self.tell(News::Freed(Hindrance::Clock)).await;
+            }
+            skew => {
+                let reason = match skew {
+                    Some(skew) => format!("this host's clock is {skew:?} off the store's; set it"),
+                    None => "store time is not known yet: heartbeats take too long".to_owned(),
+                };
+                tracing::error!("{reason}");
+                self.condition.not_ready(reason);
+                self.tell(News::Hindered(Hindrance::Clock)).await;
+            }
+        }
+    }
+
+    async fn tell(&self, news: News) {
+        if self.news.send(news).await.is_err() {
+            tracing::debug!("the signer has ended before its heartbeat");
+        }
+    }
+}

@@ -1,0 +1,139 @@
+//! Which issuers this signer signs for: those of the registry whose key is on a token that it has.
+
+use std::{collections::BTreeMap, fmt, sync::Arc};
+
+use domain::{
+    dispatch::{Serving, cost},
+    id::IssuerId,
+    issuer::{Issuer, IssuerState},
+    lane::{Class, Lane},
+    registry::Snapshot,
+};
+use keys::{Keys, KeysError};
+use pki::certificate::ChainVerifier;
+
+/// An issuer whose key is here.
+pub struct Held {
+    /// As the registry has it.
+    pub issuer: Arc<Issuer>,
+    /// Verifies what is signed, under the issuer's whole chain.
+    pub chain: ChainVerifier,
+    token: Arc<dyn Keys>,
+    key: String,
+}
+
+impl fmt::Debug for Held {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} on {}", self.issuer.id, self.token.token())
+    }
+}
+
+impl Held {
+    /// Signs with the issuer's key.
+    pub fn sign(&self, message: &[u8]) -> Result<Vec<u8>, KeysError> {
+        self.token.sign(&self.key, self.issuer.signature_algorithm, message)
+    }
+
+    /// The token that the key is on.
+    pub fn token(&self) -> &domain::id::TokenId {
+        self.token.token()
+    }
+}
+
+/// Everything that can be signed with here, and what should be but cannot.
+#[derive(Debug, Default)]
+pub struct Keyring {
+    held: BTreeMap<IssuerId, Arc<Held>>,
+    missing: BTreeMap<IssuerId, String>,
+}
+
+impl Keyring {
+    /// Looks every issuer's key up on the tokens. Blocks. What `before` has is not looked at anew unless the issuer has changed or its
+    /// key is gone.
+    pub fn look(snapshot: &Snapshot, tokens: &[Arc<dyn Keys>], before: &Self) -> Self {
+        let mut ring = Self::default();
+        for (id, issuer) in &snapshot.issuers {
+            if issuer.state == IssuerState::Destroyed {
+                continue;
+            }
+            match find(issuer, tokens, before.held.get(id)) {
+                Ok(Some(held)) => drop(ring.held.insert(id.clone(), held)),
+                Ok(None) => {}
+                Err(reason) => drop(ring.missing.insert(id.clone(), reason)),
+            }
+        }
+        ring
+    }
+
+    /// The issuer, if its key is here.
+    pub fn get(&self, issuer: &IssuerId) -> Option<&Arc<Held>> {
+        self.held.get(issuer)
+    }
+
+    /// Issuers whose keys are here.
+    pub fn issuers(&self) -> Vec<IssuerId> {
+        self.held.keys().cloned().collect()
+    }
+
+    /// Issuers that are bound to a token of this signer and cannot be signed for, with the reason.
+    pub fn missing(&self) -> &BTreeMap<IssuerId, String> {
+        &self.missing
+    }
+
+    /// The lanes that are served: every class of every issuer whose key is here.
+    pub fn lanes(&self, carrier: impl Fn(&Lane) -> domain::lane::Carrier) -> Vec<(Lane, Serving)> {
+        let lanes = self.held.values().flat_map(|held| {
+            Class::ALL.map(|class| {
+                let lane = Lane {
+                    issuer: held.issuer.id.clone(),
+                    class,
+                };
+                (lane, cost(held.issuer.key_type))
+            })
+        });
+        lanes
+            .map(|(lane, cost)| {
+                let carrier = carrier(&lane);
+                (lane, Serving { carrier, cost })
+            })
+            .collect()
+    }
+}
+
+/// The issuer's key on the first token that has it; `None` if none of its tokens is here.
+fn find(
+    issuer: &Arc<Issuer>,
+    tokens: &[Arc<dyn Keys>],
+    before: Option<&Arc<Held>>,
+) -> Result<Option<Arc<Held>>, String> {
+    let mut reason = None;
+    for binding in &issuer.bindings {
+        let Some(token) = tokens.iter().find(|token| *token.token() == binding.token) else {
+            continue;
+        };
+        match token.find(&binding.key) {
+            Ok(Some(key)) if key.public_key == *issuer.public_key => {
+                if let Some(before) = before
+                    && before.issuer == *issuer
+                    && before.key == binding.key
+                    && before.token.token() == token.token()
+                {
+                    return Ok(Some(before.clone()));
+                }
+                let chain = ChainVerifier::new(issuer).map_err(|error| error.to_string())?;
+                return Ok(Some(Arc::new(Held {
+                    issuer: issuer.clone(),
+                    chain,
+                    token: token.clone(),
+                    key: binding.key.clone(),
+                })));
+            }
+            Ok(Some(_)) => {
+                reason = Some(format!("key {} on token {} is another key", binding.key, binding.token));
+            }
+            Ok(None) => reason = Some(format!("key {} is not on token {}", binding.key, binding.token)),
+            Err(error) => reason = Some(error.to_string()),
+        }
+    }
+    reason.map_or(Ok(None), Err)
+}

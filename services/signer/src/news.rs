@@ -1,0 +1,64 @@
+//! What the parts of the signer tell its worker, and what is written down for operators.
+
+use domain::{
+    dispatch::{Hindrance, Recorded},
+    failure::Failure,
+    id::Serial,
+    lane::Lane,
+    reconcile,
+};
+use store::{Begin, Claimable, StoreError, TakenOver};
+
+use crate::sign::Signed;
+
+/// Something that happened.
+#[derive(Debug)]
+pub enum News {
+    /// The ledger's answer to a begin of these jobs.
+    Begun(Vec<Serial>, Result<Vec<Begin>, StoreError>),
+    /// The ledger's answer to claims.
+    Claimable(Vec<reconcile::Claim>, Result<Vec<Claimable>, StoreError>),
+    /// The ledger's answer to a take-over.
+    TakenOver(Result<TakenOver, StoreError>),
+    /// A job of a run has come to its end.
+    Ran {
+        /// Which run.
+        run: u64,
+        /// Which job.
+        job: Serial,
+        /// In which turn.
+        turn: u32,
+        /// What came of it.
+        result: Result<Signed, Failure>,
+    },
+    /// A thread is free again.
+    RunEnded(u64),
+    /// The end of a job is in the ledger.
+    Recorded {
+        /// Which.
+        job: Serial,
+        /// In which turn.
+        turn: u32,
+        /// What the ledger said.
+        how: Recorded,
+    },
+    /// Something keeps this signer from beginning jobs.
+    Hindered(Hindrance),
+    /// It does so no longer.
+    Freed(Hindrance),
+    /// The keys were looked at: there may be other lanes to serve.
+    Keys,
+}
+
+/// Something that operators must be able to read later.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Report {
+    /// About which job.
+    pub job: Serial,
+    /// Its lane.
+    pub lane: Lane,
+    /// A word: `altered`, `panicked`, `lint_disagreement` ...
+    pub kind: &'static str,
+    /// For people.
+    pub detail: String,
+}
