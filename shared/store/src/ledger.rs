@@ -16,7 +16,7 @@ use crate::StoreError;
 /// A job to accept.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewJob {
-    /// Its name and the certificate's serial.
+    /// Its name and the certificate's serial. The very same job may be offered again after an outcome that was never learnt.
     pub job: Serial,
     /// Issuer and class.
     pub lane: Lane,
@@ -44,7 +44,8 @@ pub struct NewJob {
     pub intent: Digest,
     /// SHA-256 of the public key (SPKI).
     pub public_key: Digest,
-    /// Whether the key may have only one certificate (open jobs and issued certificates of this installation count).
+    /// Whether the key may have only one certificate: among the open jobs and issued certificates of this installation that say the
+    /// same of theirs.
     pub unique_key: bool,
     /// What makes the request the same as another of this account. An open job with the same value is joined.
     pub repeat: Digest,

@@ -28,7 +28,8 @@ use domain::{
 /// The store. See the module for its rules, and `domain::job` for the law that its conditions enforce.
 ///
 /// In every batch call the answers stand in the order of the questions, one each. A bad row fails alone: a failed batch is split until
-/// it stands by itself. [`StoreError::OutcomeUnknown`] means that the commit may have happened: ask again before deciding.
+/// it stands by itself. A call that writes carries at most 1,000 rows and one that reads names at most 10,000 jobs or lanes; more is
+/// [`StoreError::Rejected`] whole. [`StoreError::OutcomeUnknown`] means that the commit may have happened: ask again before deciding.
 #[async_trait]
 pub trait Store: Send + Sync + std::fmt::Debug {
     // Front ends.
@@ -56,7 +57,8 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     /// Ends an incarnation's lease at once: a drained process says goodbye.
     async fn goodbye(&self, incarnation: &Incarnation) -> Result<(), StoreError>;
 
-    /// Jobs that may be begun and that no delivery seems to bring. Reads only; `begin` decides.
+    /// Jobs that may be begun and that no delivery seems to bring, of each account in turn its oldest. Reads only; `begin` decides.
+    /// Nothing of a paused lane, of an issuer whose usage bit is off, or past `sign_by`.
     async fn claimable(&self, claims: &[Claim]) -> Result<Vec<Claimable>, StoreError>;
 
     /// Begins jobs, across lanes: the claim. Succeeds for one signer each.
@@ -84,7 +86,8 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     /// Refuses jobs: in this owner's turn, or before anyone began them. Already ended: answers how.
     async fn refuse(&self, owner: &Incarnation, refusals: Vec<Refusal>) -> Vec<Result<Option<Ended>, StoreError>>;
 
-    /// Ends at most `limit` open jobs whose `sign_by` is past, and forgets repeats that have run out.
+    /// Ends at most `limit` open jobs whose `sign_by` is past and that no living owner works on, and forgets repeats that have run
+    /// out.
     async fn sweep(&self, limit: u32) -> Result<Vec<Ended>, StoreError>;
 
     /// Records what happened to jobs (deferred, altered, taken over ...), for people.
@@ -132,7 +135,8 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     /// Appends a link to a writer's audit chain. Refused unless its sequence follows the writer's last.
     async fn append_audit(&self, link: &AuditLink) -> Result<Appended, StoreError>;
 
-    /// Links of a writer's chain after `after`, in order, at most `limit`; of every writer when `writer` is `None`, by time.
+    /// Links of a writer's chain after sequence number `after`, in order, at most `limit`. When `writer` is `None`, of every writer,
+    /// by time, those later than `after` milliseconds since the UNIX epoch.
     async fn audit(&self, writer: Option<&NodeId>, after: u64, limit: u32) -> Result<Vec<AuditLink>, StoreError>;
 
     /// The last link of each writer's chain.

@@ -93,7 +93,7 @@ pub enum Counter {
 /// Which time a statistics window is over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Statistics {
-    /// Issued: by the time of issuance.
+    /// Issued: by the time of issuance, or by notBefore where that is within a second of it.
     Issued,
     /// Revoked: by revocationDate.
     Revoked,

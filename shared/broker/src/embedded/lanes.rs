@@ -209,7 +209,8 @@ impl Lanes {
             let Some(served) = desk.served.get_mut(lane) else {
                 continue;
             };
-            if !std::mem::replace(&mut served.wake_up, true) && !served.paused {
+            served.wake_up = true;
+            if !served.paused {
                 desk.announce(lane);
             }
         }

@@ -1,5 +1,5 @@
-//! Random steps of front ends and signers: whatever their order, nothing is lost, nothing settled comes again, and nothing is out
-//! twice at a time.
+//! Random steps of front ends and signers: whatever their order, nothing is lost, nothing settled comes again, nothing is out twice at
+//! a time, and nothing stays behind while a signer has room for it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -39,6 +39,22 @@ struct Signer {
     inbox: Box<dyn Inbox>,
     /// Lane and number of what is out, by tag.
     out: BTreeMap<u64, (usize, usize)>,
+    paused: BTreeSet<usize>,
+}
+
+impl Signer {
+    async fn open(subject: &Subject, lanes: &[Lane]) -> Self {
+        Self {
+            inbox: subject.serve(lanes, PREFETCH).await,
+            out: BTreeMap::new(),
+            paused: BTreeSet::new(),
+        }
+    }
+
+    /// Jobs of a lane that are out.
+    fn jobs(&self, lane: usize) -> usize {
+        self.out.values().filter(|(of, _)| *of == lane).count() * JOBS
+    }
 }
 
 struct Run {
@@ -57,10 +73,7 @@ pub async fn run(subject: Subject, steps: &[Step]) {
     let lanes: Vec<_> = (0..LANES).map(|number| lane(&format!("lane-{number}"))).collect();
     let mut signers = Vec::new();
     for _ in 0..SIGNERS {
-        signers.push(Signer {
-            inbox: subject.serve(&lanes, PREFETCH).await,
-            out: BTreeMap::new(),
-        });
+        signers.push(Signer::open(&subject, &lanes).await);
     }
     let mut run = Run {
         published: vec![0; lanes.len()],
@@ -116,16 +129,17 @@ impl Run {
                 let signer = &mut self.signers[signer % SIGNERS];
                 assert_eq!(signer.inbox.pause(&self.lanes[lane % LANES]).await, Ok(()));
                 signer.out.retain(|_, (of, _)| *of != lane % LANES);
+                signer.paused.insert(lane % LANES);
             }
             Step::Resume { signer, lane } => {
                 let signer = &mut self.signers[signer % SIGNERS];
                 assert_eq!(signer.inbox.resume(&self.lanes[lane % LANES]).await, Ok(()));
+                signer.paused.remove(&(lane % LANES));
             }
             Step::Reopen { signer } => {
                 drop(self.signers.remove(signer % SIGNERS));
-                let inbox = self.subject.serve(&self.lanes, PREFETCH).await;
-                let out = BTreeMap::new();
-                self.signers.insert(signer % SIGNERS, Signer { inbox, out });
+                let again = Signer::open(&self.subject, &self.lanes).await;
+                self.signers.insert(signer % SIGNERS, again);
             }
         }
     }
@@ -160,16 +174,33 @@ impl Run {
             signer.out.insert(delivery.tag, envelope).is_none(),
             "a tag was used twice"
         );
-        let out = signer.out.values().filter(|(of, _)| *of == lane).count();
-        assert!(out * JOBS <= PREFETCH, "more than the prefetch is out of lane {lane}");
+        assert!(
+            signer.jobs(lane) <= PREFETCH,
+            "more than the prefetch is out of lane {lane}"
+        );
         true
     }
 
+    /// Receives until nothing comes. What is neither settled nor out then, nobody has room for.
+    async fn drain(&mut self) {
+        for signer in 0..SIGNERS {
+            while self.receive(signer).await {}
+        }
+        for lane in 0..LANES {
+            let out: usize = self.signers.iter().map(|signer| signer.jobs(lane) / JOBS).sum();
+            let settled = self.settled.iter().filter(|(of, _)| *of == lane).count();
+            let mut open = self.signers.iter().filter(|signer| !signer.paused.contains(&lane));
+            assert!(
+                out + settled == self.published[lane] || open.all(|signer| signer.jobs(lane) + JOBS > PREFETCH),
+                "lane {lane} is held up"
+            );
+        }
+    }
+
     async fn finish(mut self) {
+        self.drain().await;
         self.signers.clear();
-        let inbox = self.subject.serve(&self.lanes, PREFETCH).await;
-        let out = BTreeMap::new();
-        self.signers.push(Signer { inbox, out });
+        self.signers.push(Signer::open(&self.subject, &self.lanes).await);
         let mut before = [None; LANES];
         while self.receive(0).await {
             let (tag, (lane, number)) = self.signers[0].out.pop_first().expect("one is out");

@@ -126,6 +126,7 @@ pub struct Sqlite {
     writes: Arc<Queue<Box<dyn Work>>>,
     reads: Arc<Queue<Read>>,
     turns: Arc<Turns>,
+    /// The writer, and the readers behind it.
     threads: Vec<JoinHandle<()>>,
     _files: Files,
 }
@@ -244,9 +245,12 @@ fn snapshot<T>(connection: &Connection, read: impl FnOnce(&Connection) -> Result
 
 impl Drop for Sqlite {
     fn drop(&mut self) {
-        self.writes.close();
+        // The writer's connection is closed last, so that it empties the write-ahead log.
         self.reads.close();
-        for thread in self.threads.drain(..) {
+        while let Some(thread) = self.threads.pop() {
+            if self.threads.is_empty() {
+                self.writes.close();
+            }
             if thread.join().is_err() {
                 tracing::error!("a thread of the ledger panicked");
             }

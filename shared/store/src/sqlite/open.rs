@@ -102,19 +102,21 @@ impl Ledger<'_> {
         self.counts.closed(&open.lane, &open.account, open.state);
         if matches!(outcome, Outcome::Issued { .. }) {
             self.counts.total(&open.account, Total::Issued, Sign::Plus);
-            self.execute(
+            let forgotten = self.execute(
                 "DELETE FROM repeat WHERE account = ?1 AND repeat = ?2 AND job = ?3 AND join_within = 0",
                 (Column(&open.account), Column(&open.repeat), Column(&open.job)),
             )?;
-            self.execute(
-                "UPDATE repeat SET until = ?4 + join_within WHERE account = ?1 AND repeat = ?2 AND job = ?3",
-                (
-                    Column(&open.account),
-                    Column(&open.repeat),
-                    Column(&open.job),
-                    Column(self.now),
-                ),
-            )?;
+            if forgotten == 0 {
+                self.execute(
+                    "UPDATE repeat SET until = ?4 + join_within WHERE account = ?1 AND repeat = ?2 AND job = ?3",
+                    (
+                        Column(&open.account),
+                        Column(&open.repeat),
+                        Column(&open.job),
+                        Column(self.now),
+                    ),
+                )?;
+            }
         } else {
             self.counts.total(&open.account, Total::Used, Sign::Minus);
             self.execute(
@@ -155,12 +157,15 @@ impl Ledger<'_> {
             Outcome::Discarded { reason, .. } => (None, None, Some(reason)),
         };
         let written = self.execute(
-            "INSERT INTO result (job, state, at, account, not_before, not_after, signature, node, problem, detail) \
-             SELECT job, ?2, ?3, ?4, not_before, not_after, ?5, ?6, ?7, ?8 FROM request WHERE job = ?1",
+            "INSERT INTO result (job, state, at, turn, strikes, account, not_before, not_after, signature, node, \
+             problem, detail) SELECT job, ?2, ?3, ?4, ?5, ?6, not_before, not_after, ?7, ?8, ?9, ?10 \
+             FROM request WHERE job = ?1",
             rusqlite::params![
                 Column(&open.job),
                 Column(&outcome.state()),
                 Column(self.now),
+                open.turn,
+                open.strikes,
                 Column(&open.account),
                 signature,
                 node,

@@ -66,7 +66,7 @@ pub(super) fn job(connection: &Connection, serial: &Serial) -> Result<Option<Job
         connection,
         "SELECT request.issuer, request.class, request.account, request.profile, request.profile_version, \
          request.accepted_at, coalesce(open.sign_by, request.sign_by), request.not_before, request.not_after, \
-         open.state, open.turn, open.strikes, open.owner, statement.statement, intent.tbs, \
+         open.state, coalesce(open.turn, result.turn), coalesce(open.strikes, result.strikes), open.owner, statement.statement, intent.tbs, \
          result.state, result.at, result.signature, result.problem, result.detail \
          FROM request LEFT JOIN open ON open.job = request.job LEFT JOIN result ON result.job = request.job \
          LEFT JOIN statement ON statement.id = request.id LEFT JOIN intent ON intent.id = request.id \
@@ -89,8 +89,8 @@ pub(super) fn job(connection: &Connection, serial: &Serial) -> Result<Option<Job
                 not_before: row.get(7)?,
                 not_after: row.get(8)?,
                 state,
-                turn: row.get::<_, Option<u32>>(10)?.unwrap_or(0),
-                strikes: row.get::<_, Option<u8>>(11)?.unwrap_or(0),
+                turn: row.get(10)?,
+                strikes: row.get(11)?,
                 owner: row.get::<_, Option<Column<Incarnation>>>(12)?.map(|owner| owner.0),
                 statement: row.get(13)?,
                 tbs: row.get(14)?,

@@ -259,10 +259,8 @@ impl Walk<'_> {
         assert_eq!(stored.state, self.position.state, "after {act:?}");
         assert_eq!(stored.owner, self.owner.map(owner), "after {act:?}");
         assert_eq!(stored.outcome.is_some(), !stored.state.is_open(), "after {act:?}");
-        if stored.state.is_open() {
-            let position = (self.position.turn, self.position.strikes);
-            assert_eq!((stored.turn, stored.strikes), position, "after {act:?}");
-        }
+        let position = (self.position.turn, self.position.strikes);
+        assert_eq!((stored.turn, stored.strikes), position, "after {act:?}");
         assert_eq!(
             stored.revocation.is_some(),
             self.position.leaves_a_doubt(),

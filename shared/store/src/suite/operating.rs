@@ -2,13 +2,18 @@
 
 use std::time::Duration;
 
-use domain::{bytes::Digest, issuer::IssuerState, job::State};
+use domain::{
+    audit::AuditLink,
+    bytes::{Blob, Digest},
+    issuer::IssuerState,
+    job::State,
+};
 
 use super::{
     Harness,
     world::{World, issuer, node, signature},
 };
-use crate::{AcceptError, Appended, AuditLink, Counter, Finished, How, Idempotency, LaneSwitches};
+use crate::{AcceptError, Appended, Counter, Finished, How, Idempotency, LaneSwitches};
 
 pub(crate) async fn a_revision_follows_the_head_or_is_refused(harness: &impl Harness) {
     let world = World::new(harness).await;
@@ -61,13 +66,13 @@ fn link(writer: &str, sequence: u64, previous: &Digest, at: domain::time::Timest
     hash[..8].copy_from_slice(&sequence.to_be_bytes());
     hash[8] = writer.as_bytes()[0];
     AuditLink {
-        writer: writer.into(),
+        writer: writer.parse().unwrap(),
         sequence,
         at,
         previous: *previous,
-        events: b"[]".to_vec(),
+        events: vec![Blob(b"{}".to_vec()), Blob(sequence.to_string().into_bytes())],
         hash: Digest(hash),
-        signature: vec![1],
+        signature: Blob(vec![1]),
     }
 }
 
@@ -96,11 +101,11 @@ pub(crate) async fn an_audit_chain_has_no_gaps_and_no_branches(harness: &impl Ha
         std::slice::from_ref(&other)
     );
     assert_eq!(
-        world.store.audit(Some("control"), 0, 10).await.unwrap(),
-        [first, second.clone()]
+        world.store.audit(Some(&first.writer), 0, 10).await.unwrap(),
+        [first.clone(), second.clone()]
     );
     assert_eq!(
-        world.store.audit(Some("control"), 1, 10).await.unwrap(),
+        world.store.audit(Some(&second.writer), 1, 10).await.unwrap(),
         std::slice::from_ref(&second)
     );
     assert_eq!(world.store.audit_heads().await.unwrap(), [second, other]);

@@ -37,6 +37,8 @@ CREATE TABLE result (
     job        BLOB    NOT NULL PRIMARY KEY REFERENCES request (job),
     state      TEXT    NOT NULL CHECK (state IN ('issued', 'refused', 'expired', 'discarded')),
     at         INTEGER NOT NULL,
+    turn       INTEGER NOT NULL CHECK (turn >= 0),
+    strikes    INTEGER NOT NULL CHECK (strikes BETWEEN 0 AND 3),
     account    TEXT    NOT NULL,
     not_before INTEGER NOT NULL,
     not_after  INTEGER NOT NULL,
@@ -52,12 +54,12 @@ CREATE INDEX result_expiring ON result (account, not_after) WHERE state = 'issue
 
 -- What happened to jobs, for people.
 CREATE TABLE job_event (
-    id     INTEGER PRIMARY KEY,
-    job    BLOB    NOT NULL CHECK (length(job) = 16),
-    kind   TEXT    NOT NULL,
-    detail TEXT    NOT NULL,
-    said_by TEXT   NOT NULL,
-    at     INTEGER NOT NULL
+    id      INTEGER PRIMARY KEY,
+    job     BLOB    NOT NULL CHECK (length(job) = 16),
+    kind    TEXT    NOT NULL,
+    detail  TEXT    NOT NULL,
+    said_by TEXT    NOT NULL,
+    at      INTEGER NOT NULL
 ) STRICT;
 CREATE INDEX job_event_job ON job_event (job);
 
