@@ -26,7 +26,7 @@ use runtime::{
 };
 use tokio::net::TcpListener;
 use wire::{
-    client::{AdminClient, ClientError, Credentials, HvcaClient},
+    client::{AdminClient, ClientError, HvcaClient, IssueOptions, TlsFiles},
     hvca::{CertificateRequest, Login, Secret},
     problem::{Problem, ProblemId},
 };
@@ -185,26 +185,20 @@ impl Scene {
     }
 
     fn hvca(&self, secret: &str) -> HvcaClient {
+        let ca = self.ca.ca_file();
         let login = Login {
             api_key: "k".into(),
             api_secret: Secret::new(secret),
         };
-        self.with_credentials(&self.ca, |credentials| {
-            HvcaClient::new(&format!("{}/v2/", self.base), credentials, login).unwrap()
-        })
+        HvcaClient::new(&format!("{}/v2/", self.base), &self.files(&ca), login).unwrap()
     }
 
-    fn admin(&self, ca: &AccessCa) -> AdminClient {
-        self.with_credentials(ca, |credentials| AdminClient::new(&self.base, credentials).unwrap())
-    }
-
-    fn with_credentials<T>(&self, ca: &AccessCa, make: impl FnOnce(&Credentials<'_>) -> T) -> T {
-        let read = |path: &std::path::Path| std::fs::read(path).unwrap();
-        make(&Credentials {
-            server_authority: &read(&ca.ca_file()),
-            certificate: &read(&self.client.certificate_file),
-            private_key: &read(&self.client.key_file),
-        })
+    fn files<'a>(&'a self, ca: &'a std::path::Path) -> TlsFiles<'a> {
+        TlsFiles {
+            ca,
+            certificate: &self.client.certificate_file,
+            key: &self.client.key_file,
+        }
     }
 }
 
@@ -212,87 +206,105 @@ fn serial() -> Serial {
     SERIAL.parse().unwrap()
 }
 
-fn empty() -> serde_json::Value {
-    serde_json::to_value(CertificateRequest::default()).unwrap()
-}
-
-fn refused(error: ClientError) -> (u16, Option<ProblemId>, String, Option<Duration>) {
-    match error {
-        ClientError::Refused {
-            status,
-            problem,
-            retry_after,
-        } => (status, problem.id, problem.to_string(), retry_after),
-        other => panic!("{other}"),
-    }
-}
-
 #[tokio::test]
 async fn a_certificate_is_asked_for_waited_for_fetched_and_revoked() {
     let scene = Scene::start().await;
-    let mut client = scene.hvca("s");
-    let requested = client.issue(&empty(), Duration::ZERO, None).await.unwrap();
-    assert_eq!((requested.serial, requested.certificate), (serial(), None));
-    let requested = client
-        .issue(&empty(), Duration::from_secs(5), Some("mine"))
+    let client = scene.hvca("s");
+    let request = CertificateRequest::default();
+    let submitted = client.issue(&request, IssueOptions::default()).await.unwrap();
+    assert_eq!((submitted.serial, submitted.certificate), (serial(), None));
+    let waiting = IssueOptions {
+        wait: Some(Duration::from_secs(5)),
+        idempotency_key: Some("mine"),
+    };
+    let submitted = client.issue(&request, waiting).await.unwrap();
+    assert_eq!(submitted.certificate.unwrap().certificate, "PEM");
+    assert_eq!(client.certificate(serial()).await.unwrap(), None);
+    let fetched = client
+        .certificate_within(serial(), Duration::from_secs(5))
         .await
         .unwrap();
-    assert_eq!(requested.certificate.unwrap().certificate, "PEM");
-    assert_eq!(client.certificate(serial()).await.unwrap(), None);
-    assert_eq!(client.certificate(serial()).await.unwrap().unwrap().updated_at, 1);
-    client.revoke(serial(), RevocationReason::Superseded).await.unwrap();
+    assert_eq!(fetched.unwrap().updated_at, 1);
+    client.revoke_now(serial(), RevocationReason::Superseded).await.unwrap();
     let expected = format!("{:?}", scene.client.fingerprint);
     assert_eq!(
         client.trust_chain().await.unwrap(),
         [expected],
-        "the client certificate was not shown"
+        "the client certificate was shown"
     );
 }
 
 #[tokio::test]
-async fn a_token_that_ran_out_is_renewed_once_and_a_refused_new_one_never() {
+async fn a_token_that_ran_out_is_renewed_once_however_many_need_it() {
     let scene = Scene::start().await;
-    let mut client = scene.hvca("s");
-    let logins = || scene.server.logins.load(Ordering::SeqCst);
-    client.issue(&empty(), Duration::ZERO, None).await.unwrap();
-    assert_eq!(logins(), 1);
+    let client = Arc::new(scene.hvca("s"));
+    let ask = async |client: &HvcaClient| {
+        client
+            .issue(&CertificateRequest::default(), IssueOptions::default())
+            .await
+    };
+    ask(&client).await.unwrap();
+    assert_eq!(scene.server.logins.load(Ordering::SeqCst), 1);
     scene.server.valid_from.store(1, Ordering::SeqCst);
-    client.issue(&empty(), Duration::ZERO, None).await.unwrap();
-    client.issue(&empty(), Duration::ZERO, None).await.unwrap();
-    assert_eq!(logins(), 2);
+    let all: Vec<_> = (0..8)
+        .map(|_| {
+            let client = client.clone();
+            tokio::spawn(async move {
+                client
+                    .issue(&CertificateRequest::default(), IssueOptions::default())
+                    .await
+            })
+        })
+        .collect();
+    for one in all {
+        one.await.unwrap().unwrap();
+    }
+    assert_eq!(
+        scene.server.logins.load(Ordering::SeqCst),
+        2,
+        "each renewed the token for itself"
+    );
     scene.server.valid_from.store(usize::MAX, Ordering::SeqCst);
-    let error = client.issue(&empty(), Duration::ZERO, None).await.unwrap_err();
-    assert_eq!(refused(error).1, Some(ProblemId::InvalidToken));
-    assert_eq!(logins(), 3, "a refused new token is renewed again and again");
-    let error = scene.hvca("wrong").login().await.unwrap_err();
-    assert_eq!(refused(error).1, Some(ProblemId::InvalidCredentials));
+    let error = ask(&client).await.unwrap_err();
+    assert_eq!((error.status(), error.id()), (Some(401), Some(ProblemId::InvalidToken)));
+    assert_eq!(
+        scene.server.logins.load(Ordering::SeqCst),
+        3,
+        "a refused new token is not renewed again and again"
+    );
+    let error = scene.hvca("wrong").log_in().await.unwrap_err();
+    assert_eq!(error.id(), Some(ProblemId::InvalidCredentials));
 }
 
 #[tokio::test]
 async fn what_is_wrong_is_told_as_the_server_says_it() {
     let scene = Scene::start().await;
-    let mut client = scene.hvca("s");
-    let request = serde_json::json!({"subject_dn": {"common_name": "x"}});
-    let said = refused(client.issue(&request, Duration::ZERO, None).await.unwrap_err());
-    let text = "subject_dn.common_name: is static (policy_violation)".to_owned();
-    assert_eq!(
-        said,
-        (
-            422,
-            Some(ProblemId::PolicyViolation),
-            text,
-            Some(Duration::from_secs(7))
-        )
-    );
+    let client = scene.hvca("s");
+    let mut request = CertificateRequest::default();
+    request.0.subject_dn.single.insert("common_name".into(), "x".into());
+    match client.issue(&request, IssueOptions::default()).await.unwrap_err() {
+        ClientError::Problem {
+            status: 422,
+            problem,
+            retry_after,
+        } => {
+            assert_eq!(
+                problem.to_string(),
+                "subject_dn.common_name: is static (policy_violation)"
+            );
+            assert_eq!(retry_after, Some(Duration::from_secs(7)));
+        }
+        other => panic!("{other}"),
+    }
     let unknown = client
         .certificate("1000000000000000000000000000001".parse().unwrap())
-        .await;
-    assert_eq!(refused(unknown.unwrap_err()).1, Some(ProblemId::NotFound));
-    let no_problem = client
-        .read::<serde_json::Value>("/counters/certificates/issued")
         .await
         .unwrap_err();
-    for error in [no_problem, client.quota().await.unwrap_err()] {
+    assert_eq!(unknown.id(), Some(ProblemId::NotFound));
+    for error in [
+        client.counter("certificates/issued").await.unwrap_err(),
+        client.quota().await.unwrap_err(),
+    ] {
         assert!(matches!(error, ClientError::Unexpected { .. }), "{error}");
     }
 }
@@ -300,61 +312,44 @@ async fn what_is_wrong_is_told_as_the_server_says_it() {
 #[tokio::test]
 async fn an_operator_asks_and_is_answered() {
     let scene = Scene::start().await;
-    let client = scene.admin(&scene.ca);
-    assert_eq!(
-        client.get::<Vec<wire::admin::LaneDocument>>("/v1/lanes").await.unwrap(),
-        []
-    );
+    let ca = scene.ca.ca_file();
+    let client = AdminClient::new(&scene.base, &scene.files(&ca)).unwrap();
+    assert_eq!(client.lanes().await.unwrap(), []);
     let query = wire::admin::JobQuery {
         limit: Some(3),
         ..Default::default()
     };
-    let error = client
-        .query::<_, serde_json::Value>("/v1/jobs", &query)
-        .await
-        .unwrap_err();
+    let error = client.jobs(&query).await.unwrap_err();
     assert_eq!(
-        refused(error),
-        (
-            403,
-            Some(ProblemId::Forbidden),
-            "limit=3 (forbidden)".into(),
-            Some(Duration::from_secs(7))
-        )
+        (error.to_string().as_str(), error.id()),
+        ("limit=3 (forbidden)", Some(ProblemId::Forbidden))
     );
 }
 
 #[tokio::test]
-async fn a_server_that_is_gone_or_of_another_ca_is_unreachable_and_bad_files_are_refused() {
+async fn a_server_that_is_gone_or_of_another_ca_is_unreachable_and_bad_files_are_named() {
     let scene = Scene::start().await;
     let elsewhere = Scene::start().await;
-    let error = scene
-        .admin(&elsewhere.ca)
-        .get::<serde_json::Value>("/v1/lanes")
-        .await
-        .unwrap_err();
+    let foreign = elsewhere.ca.ca_file();
+    let client = AdminClient::new(&scene.base, &scene.files(&foreign)).unwrap();
+    let error = client.lanes().await.unwrap_err();
     assert!(
         matches!(&error, ClientError::Unreachable { detail, .. } if detail.contains("certificate")),
         "{error}"
     );
+    let ca = scene.ca.ca_file();
     scene.shutdown.begin(Cause::Asked("a test".into()));
     scene.shutdown.wait().await;
-    let error = scene
-        .admin(&scene.ca)
-        .get::<serde_json::Value>("/v1/lanes")
-        .await
-        .unwrap_err();
+    let client = AdminClient::new(&scene.base, &scene.files(&ca)).unwrap();
+    let error = client.lanes().await.unwrap_err();
     assert!(
-        matches!(&error, ClientError::Unreachable { url, .. } if url.starts_with(&scene.base)),
+        matches!(&error, ClientError::Unreachable { url, .. } if *url == scene.base),
         "{error}"
     );
-    let empty = Credentials {
-        server_authority: b"",
-        certificate: b"",
-        private_key: b"",
-    };
-    assert!(matches!(
-        AdminClient::new(&scene.base, &empty),
-        Err(ClientError::SetUp(_))
-    ));
+    let missing = std::path::Path::new("/nonexistent/ca.pem");
+    let error = AdminClient::new(&scene.base, &scene.files(missing)).unwrap_err();
+    assert!(
+        matches!(&error, ClientError::Setup(text) if text.contains("/nonexistent/ca.pem")),
+        "{error}"
+    );
 }
