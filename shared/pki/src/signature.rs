@@ -196,8 +196,8 @@ pub(crate) fn verification(
 #[cfg(test)]
 mod tests {
     use aws_lc_rs::{
+        digest::{SHA384, digest},
         encoding::AsDer,
-        rand::SystemRandom,
         signature::{ECDSA_P384_SHA384_ASN1_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair},
     };
 
@@ -250,7 +250,7 @@ mod tests {
         let key = EcdsaKeyPair::generate(&ECDSA_P384_SHA384_ASN1_SIGNING).unwrap();
         let stranger = EcdsaKeyPair::generate(&ECDSA_P384_SHA384_ASN1_SIGNING).unwrap();
         let spki = |key: &EcdsaKeyPair| key.public_key().as_der().unwrap().as_ref().to_vec();
-        let signature = key.sign(&SystemRandom::new(), b"message").unwrap();
+        let signature = key.sign_digest(&digest(&SHA384, b"message")).unwrap();
         let algorithm = SignatureAlgorithm::EcdsaSha384;
         assert_eq!(verify(&spki(&key), algorithm, b"message", signature.as_ref()), Ok(()));
         assert_eq!(

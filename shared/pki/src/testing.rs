@@ -1,8 +1,8 @@
 //! Authorities for the tests of this crate, with every part of their certificates within reach.
 
 use aws_lc_rs::{
+    digest::{SHA256, digest},
     encoding::AsDer,
-    rand::SystemRandom,
     signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair, KeyPair},
 };
 use domain::{
@@ -70,7 +70,11 @@ impl Authority {
     }
 
     pub(crate) fn sign(&self, message: &[u8]) -> Vec<u8> {
-        self.key.sign(&SystemRandom::new(), message).unwrap().as_ref().to_vec()
+        self.key
+            .sign_digest(&digest(&SHA256, message))
+            .unwrap()
+            .as_ref()
+            .to_vec()
     }
 
     /// Signs a draft as it is.
