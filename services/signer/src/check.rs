@@ -179,10 +179,13 @@ fn compare_sign_by(begun: &Begun, statement: &Statement, view: &View<'_>) -> Res
         }
         named |= begun.sign_by == joined.sign_by;
     }
-    if named {
+    let latest = Timestamp::from_secs(statement.content.not_before) + admission::SIGNING_WINDOW;
+    if named && begun.sign_by <= latest {
         return Ok(());
     }
-    Err(Objection::altered("no statement names the sign_by of the row"))
+    Err(Objection::altered(
+        "no statement of this job allows the sign_by of the row",
+    ))
 }
 
 /// Issuer and profile as they are now.

@@ -43,6 +43,7 @@ use self::{
     news::News,
     pool::Pool,
     record::Recorder,
+    report::Reporter,
     sweep::Sweeper,
     worker::{State, Worker},
 };
@@ -176,9 +177,15 @@ pub async fn serve(context: Context) -> Result<(), SignerError> {
         metrics: metrics.clone(),
     };
     let recorder = tokio::spawn(recorder.run(to_record));
-    let answerer = tokio::spawn(answer::run(broker.clone(), node_key, metrics.clone(), to_answer));
-    let reporter = report::run(store.clone(), incarnation.node.clone(), metrics.clone(), to_report);
-    let reporter = tokio::spawn(reporter);
+    let answerer = answer::run(broker.clone(), node_key.clone(), metrics.clone(), to_answer);
+    let answerer = tokio::spawn(answerer);
+    let reporter = Reporter {
+        store: store.clone(),
+        key: node_key,
+        clock: clock.clone(),
+        metrics: metrics.clone(),
+    };
+    let reporter = tokio::spawn(reporter.run(to_report));
 
     let issue = Issue {
         store: store.clone(),

@@ -335,7 +335,13 @@ impl Worker {
         for answer in answers {
             match answer {
                 Begin::Begun(job) => begun.push(self.keep(*job)),
-                Begin::Not(job, why) => not.push((job, not_begun(why))),
+                Begin::Not(job, why) => {
+                    if why == store::NotBegun::Damaged {
+                        self.metrics.altered.inc();
+                        tracing::error!(%job, "job {job} is set aside: its rows cannot be read");
+                    }
+                    not.push((job, not_begun(why)));
+                }
             }
         }
         let answered: HashSet<Serial> = begun.iter().map(|b| b.job).chain(not.iter().map(|n| n.0)).collect();

@@ -300,7 +300,7 @@ fn settle_signature(request: &Request, policy: &crate::policy::Policy, findings:
 }
 
 /// How long after notBefore a signature may still be made (BR 7.1.2.7: notBefore within 48 hours of signing).
-const SIGNING_WINDOW: Duration = Duration::from_hours(48);
+pub const SIGNING_WINDOW: Duration = Duration::from_hours(48);
 
 /// Until when anybody wants the certificate: the profile's time after acceptance, but never past notBefore + 48 h, nor past notAfter.
 pub fn sign_by(accepted_at: Timestamp, profile: &Profile, content: &Content) -> Timestamp {
