@@ -1,1 +1,37 @@
-fn main() {}
+//! The program `bulkhead`: everything in one process, or an operator's command.
+
+mod cli;
+mod client_key;
+mod command;
+mod failure;
+mod output;
+mod progress;
+mod up;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use cli::Cli;
+use failure::Failure;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let outcome = match runtime {
+        Ok(runtime) => {
+            let outcome = runtime.block_on(command::run(&cli.common, cli.command));
+            // What still blocks (a token that hangs) is not waited for.
+            runtime.shutdown_background();
+            outcome
+        }
+        Err(error) => Err(Failure::failed(format_args!("cannot start threads: {error}"))),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("{failure}");
+            failure.code()
+        }
+    }
+}

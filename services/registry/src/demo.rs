@@ -1,6 +1,6 @@
 //! The demo hierarchy of a new installation. Its keys are soft, its names say DO NOT TRUST, and nobody must.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use domain::{
     bytes::{Blob, Digest},
@@ -18,7 +18,9 @@ use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, DnValue, IsCa, KeyUsagePurpose, SerialNumber,
 };
 
-use crate::{Committed, Credential, Order, Registry, RegistryError, token::blocking, token_key::TokenKey};
+use runtime::config::Accounts;
+
+use crate::{Committed, Credential, Registry, RegistryError, token::blocking, token_key::TokenKey};
 
 /// What every name in the demo hierarchy says.
 const WARNING: &str = "Bulkhead Demo - DO NOT TRUST";
@@ -57,27 +59,6 @@ pub fn accounts() -> impl Iterator<Item = AccountId> {
     LEGS.iter().map(|leg| leg.name.parse().expect("demo names are names"))
 }
 
-/// Limits of the demo accounts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Limits {
-    /// Certificates that each may have issued in all.
-    pub issuance_quota: u64,
-    /// Requests a second.
-    pub requests_per_second: u32,
-    /// Jobs that each may have open at a time.
-    pub jobs_in_flight: u32,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            issuance_quota: 10_000_000,
-            requests_per_second: 2_000,
-            jobs_in_flight: 1_000_000,
-        }
-    }
-}
-
 impl Registry {
     /// Makes the demo hierarchy if the registry has no issuer yet. Safe to repeat after a crash: keys that are there are used.
     ///
@@ -86,7 +67,7 @@ impl Registry {
         &self,
         token: &TokenId,
         client_certificate: Digest,
-        limits: Limits,
+        limits: &Accounts,
     ) -> Result<Vec<(Account, Credential)>, RegistryError> {
         if !self.current().await?.issuers.is_empty() {
             return Ok(Vec::new());
@@ -132,13 +113,16 @@ impl Registry {
             accounts.push((account, credential));
         }
         let committed = self
-            .commit(&self.order("demo_made", "installation"), |snapshot: &Snapshot| {
-                Ok(if snapshot.issuers.is_empty() {
-                    changes.clone()
-                } else {
-                    Vec::new()
-                })
-            })
+            .commit(
+                &self.own_order("demo_made", "installation", "first start"),
+                |snapshot: &Snapshot| {
+                    Ok(if snapshot.issuers.is_empty() {
+                        changes.clone()
+                    } else {
+                        Vec::new()
+                    })
+                },
+            )
             .await?;
         Ok(if committed.changed { accounts } else { Vec::new() })
     }
@@ -154,7 +138,7 @@ impl Registry {
         let credential = Credential::generate()?;
         let committed: Committed = self
             .commit(
-                &self.order("demo_refreshed", &format!("account:{id}")),
+                &self.own_order("demo_refreshed", &format!("account:{id}"), "start of the program"),
                 |snapshot: &Snapshot| {
                     let Some(known) = snapshot.accounts.get(id) else {
                         return Ok(Vec::new());
@@ -178,15 +162,6 @@ impl Registry {
             )
             .await?;
         Ok((committed.changed && secret_is_lost).then_some(credential))
-    }
-
-    fn order(&self, kind: &'static str, subject: &str) -> Order {
-        Order {
-            by: format!("node:{}", self.node_key.node()),
-            kind,
-            subject: subject.into(),
-            reason: "demo".into(),
-        }
     }
 }
 
@@ -280,9 +255,4 @@ fn find_or_generate(keys: &dyn Keys, name: &str, key_type: KeyType) -> Result<Ke
 
 fn encoding(error: &rcgen::Error) -> RegistryError {
     RegistryError::Internal(format!("demo hierarchy: {error}"))
-}
-
-/// The token that holds the demo keys.
-pub fn token(keys: &[Arc<dyn Keys>]) -> Option<TokenId> {
-    keys.first().map(|keys| keys.token().clone())
 }

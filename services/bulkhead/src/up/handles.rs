@@ -1,0 +1,30 @@
+//! What the front end asks of the registry, when both are in one process.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use domain::{bytes::Digest, issuer::TokenKey};
+use frontend::{BlockKey, NotPublished, PublishTokenKey};
+use registry::{Registry, RegistryError};
+
+/// The registry as the front end knows it.
+#[derive(Debug)]
+pub(super) struct Handles(pub(super) Arc<Registry>);
+
+fn not_published(error: RegistryError) -> NotPublished {
+    NotPublished(error.to_string())
+}
+
+#[async_trait]
+impl PublishTokenKey for Handles {
+    async fn publish_token_key(&self, key: TokenKey) -> Result<(), NotPublished> {
+        self.0.publish_token_key(key).await.map_err(not_published)
+    }
+}
+
+#[async_trait]
+impl BlockKey for Handles {
+    async fn block_key(&self, public_key: Digest) -> Result<(), NotPublished> {
+        self.0.block_key(public_key, "reported compromised").await.map_err(not_published)
+    }
+}

@@ -1,0 +1,111 @@
+//! `bulkhead up`: everything in one process, from the lock on its directory to the last answer.
+
+mod addresses;
+mod announce;
+mod context;
+mod curl;
+mod handles;
+mod installation;
+mod renewal;
+mod self_check;
+mod services;
+
+use std::{io, path::Path, sync::Arc};
+
+use runtime::{
+    config::Config,
+    context_file::ContextFile,
+    data_dir::DataDir,
+    shutdown::{Shutdown, Stopped},
+    telemetry,
+};
+
+use crate::{
+    cli::{Output, Up},
+    failure::{Failure, Outcome},
+};
+use addresses::Addresses;
+use announce::Ready;
+use curl::CurlFiles;
+use installation::Installation;
+
+/// Starts everything, says when it is ready, and waits until somebody asks it to stop.
+pub async fn run(output: Output, up: Up) -> Outcome {
+    let (config, addresses) = addresses::configure(&up)?;
+    telemetry::init(&config.telemetry).map_err(Failure::usage)?;
+    if let Some(file) = &up.ready_file {
+        remove_stale(file)?;
+    }
+    let data = DataDir::open(&config.place.data_dir).map_err(Failure::failed)?;
+    let shutdown = Shutdown::new(config.shutdown.grace);
+    shutdown.listen_for_signals().map_err(Failure::failed)?;
+    tokio::select! {
+        started = start(output, &up, config, addresses, &data, &shutdown) => started?,
+        // A signal during the start ends it: nothing that it does is left half-done.
+        () = shutdown.soft().cancelled() => {}
+    }
+    let stopped = shutdown.wait().await;
+    finish(&stopped)
+}
+
+async fn start(
+    output: Output,
+    up: &Up,
+    config: Config,
+    addresses: Addresses,
+    data: &DataDir,
+    shutdown: &Shutdown,
+) -> Outcome {
+    let bound = addresses.bind(data.path(), &config)?;
+    let installation = Arc::new(Installation::open(Arc::new(config), data, &bound, shutdown).await?);
+    let path = data.file("context.json");
+    let context = installation.context(&bound, &path).await?;
+    // The secrets of a new installation are in here and nowhere else: a start that is killed from now on finds them again.
+    context.write(&path).map_err(Failure::failed)?;
+    services::start(&installation, bound, shutdown)?;
+    let checked = self_check::run(&installation, &context).await;
+    let commands = commands(&installation, data, &context).await?;
+    let ready = Ready {
+        data: installation::absolute(data.path())?,
+        context: installation::absolute(&path)?,
+        url: context.url.clone().unwrap_or_default(),
+        admin_url: context.admin_url.clone().unwrap_or_default(),
+        metrics_url: context.metrics_url.clone().unwrap_or_default(),
+        revision: installation.follower.applied().load().revision(),
+        self_check: checked,
+        commands,
+    };
+    if let Some(file) = &up.ready_file {
+        context.write(file).map_err(Failure::failed)?;
+    }
+    output.print(&ready, || ready.text())
+}
+
+/// What to type to get a certificate with curl and OpenSSL; nothing if no account's credential is known.
+async fn commands(installation: &Installation, data: &DataDir, context: &ContextFile) -> Outcome<String> {
+    let (Some(account), Some(url)) = (context.accounts.first(), &context.url) else {
+        return Ok(String::new());
+    };
+    let directory = data.directory("curl").map_err(Failure::failed)?;
+    let files = CurlFiles::write(&directory, context, account)?;
+    let snapshot = installation.registry.current().await.map_err(Failure::failed)?;
+    Ok(files.script(url, account, &snapshot))
+}
+
+/// Whoever waits for the file must not find the last start's.
+fn remove_stale(file: &Path) -> Outcome {
+    match std::fs::remove_file(file) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(Failure::usage(format_args!("--ready-file {}: cannot be replaced: {error}", file.display())))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn finish(stopped: &Stopped) -> Outcome {
+    if stopped.is_clean() {
+        return Ok(());
+    }
+    let undone = if stopped.drained { "" } else { "; what was in flight goes on at the next start" };
+    Err(Failure::failed(format_args!("stopped: {}{undone}", stopped.cause)))
+}

@@ -1,0 +1,44 @@
+//! Renewal of what runs out by itself: access certificates and enrolments. Looked at on every start and then daily.
+
+use std::{sync::Arc, time::Duration};
+
+use domain::time::{Clock, Timestamp};
+use registry::Registry;
+use runtime::{access_ca::AccessCa, shutdown::Shutdown, tls::ServerTls};
+use tracing::{error, info};
+
+use super::installation::Installation;
+use crate::failure::{Failure, Outcome};
+
+const PERIOD: Duration = Duration::from_hours(24);
+
+/// Renews access certificates that are due, and lets the registry know them.
+pub(super) async fn renew_access(ca: &AccessCa, registry: &Registry, now: Timestamp) -> Outcome {
+    for renewed in ca.renew_if_due(now).map_err(Failure::failed)? {
+        registry.renew_certificate(renewed.before, renewed.now).await.map_err(Failure::failed)?;
+        info!(certificate = renewed.name, "access certificate renewed");
+    }
+    Ok(())
+}
+
+/// Looks daily, until stopping begins. What fails today is tried again tomorrow, long before it is too late.
+pub(super) async fn run(installation: Arc<Installation>, servers: Vec<Arc<ServerTls>>, shutdown: Shutdown) {
+    loop {
+        tokio::select! {
+            () = shutdown.soft().cancelled() => return,
+            () = tokio::time::sleep(PERIOD) => {}
+        }
+        let now = installation.clock.now();
+        if let Err(failure) = renew_access(&installation.access.ca, &installation.registry, now).await {
+            error!(%failure, "access certificates could not be renewed");
+        }
+        for server in &servers {
+            if let Err(error) = server.reload() {
+                error!(%error, "the server certificate could not be read again");
+            }
+        }
+        if let Err(error) = installation.renew_enrolment().await {
+            error!(%error, "nodes could not be enrolled again");
+        }
+    }
+}
