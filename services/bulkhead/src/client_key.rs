@@ -59,7 +59,10 @@ pub fn server_request(
     Request {
         validity,
         subject_dn: RequestedSubject {
-            single: common_name.into_iter().map(|name| ("common_name".to_owned(), name)).collect(),
+            single: common_name
+                .into_iter()
+                .map(|name| ("common_name".to_owned(), name))
+                .collect(),
             ..RequestedSubject::default()
         },
         san: RequestedSan {

@@ -87,6 +87,9 @@ mod tests {
             "error: issuer ca-1 is disabled\n  next: bulkhead issuer enable ca-1 --reason TEXT"
         );
         let cause = anyhow::anyhow!("connection refused").context("cannot reach 127.0.0.1:1");
-        assert_eq!(Failure::from(cause).to_string(), "error: cannot reach 127.0.0.1:1: connection refused");
+        assert_eq!(
+            Failure::from(cause).to_string(),
+            "error: cannot reach 127.0.0.1:1: connection refused"
+        );
     }
 }

@@ -32,7 +32,9 @@ impl Output {
 /// A table without lines. A header that begins with `#` is one of numbers, which stand to the right.
 pub fn table<const N: usize>(headers: [&str; N], rows: impl IntoIterator<Item = [String; N]>) -> String {
     let mut table = Table::new();
-    table.load_preset(NOTHING).set_content_arrangement(ContentArrangement::Disabled);
+    table
+        .load_style(NOTHING)
+        .set_content_arrangement(ContentArrangement::Disabled);
     table.set_header(headers.map(|header| header.trim_start_matches('#')));
     let mut empty = true;
     for row in rows {
@@ -61,7 +63,7 @@ pub fn fields<'a>(fields: impl IntoIterator<Item = (&'a str, String)>) -> String
     for (name, value) in fields {
         for (number, line) in value.lines().enumerate() {
             let name = if number == 0 { name } else { "" };
-            text.push_str(&format!("{name:width$}  {line}\n"));
+            text.extend([&format!("{name:width$}"), "  ", line, "\n"]);
         }
     }
     text
@@ -90,7 +92,11 @@ pub fn flag(flag: bool) -> String {
 
 /// A list in one line.
 pub fn list<T: ToString>(items: impl IntoIterator<Item = T>) -> String {
-    items.into_iter().map(|item| item.to_string()).collect::<Vec<_>>().join(", ")
+    items
+        .into_iter()
+        .map(|item| item.to_string())
+        .collect::<Vec<_>>()
+        .join(", ")
 }
 
 #[cfg(test)]
@@ -99,14 +105,24 @@ mod tests {
 
     #[test]
     fn a_table_has_its_numbers_to_the_right_and_no_spaces_at_line_ends() {
-        let rows = [["a".to_owned(), "1".to_owned()], ["longer".to_owned(), "100".to_owned()]];
-        assert_eq!(table(["NAME", "#COUNT"], rows), "NAME    COUNT\na           1\nlonger    100\n");
+        let rows = [
+            ["a".to_owned(), "1".to_owned()],
+            ["longer".to_owned(), "100".to_owned()],
+        ];
+        assert_eq!(
+            table(["NAME", "#COUNT"], rows),
+            "NAME    COUNT\na           1\nlonger    100\n"
+        );
         assert_eq!(table::<1>(["NAME"], []), "none\n");
     }
 
     #[test]
     fn fields_line_up_and_empty_ones_are_left_out() {
-        let text = fields([("a", "1".to_owned()), ("none", String::new()), ("names", "x\ny".to_owned())]);
+        let text = fields([
+            ("a", "1".to_owned()),
+            ("none", String::new()),
+            ("names", "x\ny".to_owned()),
+        ]);
         assert_eq!(text, "a      1\nnames  x\n       y\n");
     }
 }

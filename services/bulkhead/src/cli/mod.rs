@@ -11,7 +11,7 @@ pub use cert::{CertCommand, CertIssue, CertRevoke};
 pub use issuer::{
     IssuerActivate, IssuerCommand, IssuerCsr, IssuerImport, IssuerKeygen, IssuerSwitch, Legacy, Placement,
 };
-pub use operate::{ConfigCommand, JobCommand, JobList, LaneCommand, NodeCommand, OperatorCommand};
+pub use operate::{ConfigCommand, JobCommand, LaneCommand, NodeCommand, OperatorCommand};
 pub use up::Up;
 
 use std::path::PathBuf;
@@ -30,7 +30,11 @@ Exit codes:
 /// Certificate issuance that one bad issuer cannot stop.
 #[derive(Debug, Parser)]
 #[command(name = "bulkhead", version, max_term_width = 100, after_help = EXIT_CODES, propagate_version = true)]
-#[command(arg_required_else_help = true, subcommand_required = true, disable_help_subcommand = true)]
+#[command(
+    arg_required_else_help = true,
+    subcommand_required = true,
+    disable_help_subcommand = true
+)]
 pub struct Cli {
     /// Options of every command.
     #[command(flatten)]

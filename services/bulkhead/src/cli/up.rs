@@ -11,9 +11,9 @@ use clap::Args;
 /// ready. Ctrl-C or SIGTERM finishes what was begun and ends with 0; a second one ends at once.
 #[derive(Debug, Args)]
 pub struct Up {
-    /// Where everything is kept
-    #[arg(long, value_name = "DIR", default_value = "./bulkhead-data")]
-    pub data: PathBuf,
+    /// Where everything is kept [default: ./bulkhead-data]
+    #[arg(long, value_name = "DIR")]
+    pub data: Option<PathBuf>,
     /// Configuration (`bulkhead config sample` prints one with every default)
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,

@@ -2,7 +2,10 @@
 
 use runtime::context_file::AccountEntry;
 use serde::Serialize;
-use wire::admin::{AddAccount, NewAccount};
+use wire::{
+    admin::{AddAccount, NewAccount},
+    client::AdminClient,
+};
 
 use super::{
     files, render,
@@ -17,7 +20,7 @@ use crate::{
 pub(super) async fn run(common: &Common, command: AccountCommand) -> Outcome {
     match command {
         AccountCommand::List => {
-            let accounts = Session::open(common)?.accounts().await?;
+            let accounts = Session::open(common)?.ask(AdminClient::accounts).await?;
             common.output.print(&accounts, || render::accounts(&accounts))
         }
         AccountCommand::Add(add) => add_account(common, add).await,
@@ -35,19 +38,28 @@ struct Added<'a> {
 async fn add_account(common: &Common, add: AccountAdd) -> Outcome {
     let place = Place::find(common)?;
     let own = [place.context.client_cert_file.clone()];
-    let certificates = if add.client_cert.is_empty() { &own[..] } else { &add.client_cert };
+    let certificates = if add.client_cert.is_empty() {
+        &own[..]
+    } else {
+        &add.client_cert
+    };
     let request = AddAccount {
         id: add.account,
         issuer: add.issuer,
         profile: add.profile,
-        client_certificates: certificates.iter().map(|path| files::read_text(path)).collect::<Outcome<_>>()?,
+        client_certificates: certificates
+            .iter()
+            .map(|path| files::read_text(path))
+            .collect::<Outcome<_>>()?,
         issuance_quota: add.quota,
         requests_per_second: add.requests_per_second,
         jobs_in_flight: add.jobs_in_flight,
         reason: add.reason,
     };
-    let added = Session::at(&place, common)?.add_account(&request).await?;
-    let saved_in = if add.save { save(place, &added)? } else { None };
+    let added = Session::at(&place, common)?
+        .ask(|api| api.add_account(&request))
+        .await?;
+    let saved_in = if add.save { save(place, &added) } else { None };
     let document = Added {
         account: &added,
         saved_in,
@@ -66,7 +78,7 @@ async fn add_account(common: &Common, add: AccountAdd) -> Outcome {
 }
 
 /// Enters the credentials into the context file. The account exists already: if this fails, the secret must still be shown.
-fn save(mut place: Place, added: &NewAccount) -> Outcome<Option<String>> {
+fn save(mut place: Place, added: &NewAccount) -> Option<String> {
     let account = &added.account;
     place.context.accounts.retain(|entry| entry.name != account.id.as_str());
     place.context.accounts.push(AccountEntry {
@@ -78,10 +90,10 @@ fn save(mut place: Place, added: &NewAccount) -> Outcome<Option<String>> {
         profile: account.profile.to_string(),
     });
     match place.context.write(&place.path) {
-        Ok(()) => Ok(Some(place.path.display().to_string())),
+        Ok(()) => Some(place.path.display().to_string()),
         Err(error) => {
             eprintln!("{}", Failure::failed(error).next("keep the secret below yourself"));
-            Ok(None)
+            None
         }
     }
 }

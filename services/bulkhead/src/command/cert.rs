@@ -1,6 +1,9 @@
 //! `bulkhead cert`.
 
-use std::{path::Path, time::Duration};
+use std::{
+    path::Path,
+    time::{Duration, Instant},
+};
 
 use domain::{
     id::Serial,
@@ -13,7 +16,7 @@ use runtime::clock::SystemClock;
 use serde::Serialize;
 use wire::{
     admin::Revoke,
-    client::HvcaClient,
+    client::{HvcaClient, IssueOptions},
     hvca::{CertificateDocument, CertificateRequest},
 };
 
@@ -22,21 +25,18 @@ use super::{
     session::{Place, Session, failure},
 };
 use crate::{
-    client_key::{self, PublicKey},
     cli::{CertCommand, CertIssue, CertRevoke, Common},
+    client_key::{self, PublicKey},
     failure::{Failure, Outcome},
     output::fields,
     progress::during,
 };
 
-/// How often a certificate is asked for that was not ready within the first wait.
-const POLL: Duration = Duration::from_millis(500);
-
 pub(super) async fn run(common: &Common, command: CertCommand) -> Outcome {
     match command {
         CertCommand::Issue(issue) => issue_certificate(common, issue).await,
         CertCommand::Show { serial, out } => {
-            let certificate = Session::open(common)?.certificate(serial).await?;
+            let certificate = Session::open(common)?.ask(|api| api.certificate(serial)).await?;
             if let Some(path) = &out {
                 files::write(path, &certificate.certificate)?;
             }
@@ -47,7 +47,7 @@ pub(super) async fn run(common: &Common, command: CertCommand) -> Outcome {
                 reason,
                 revocation_date: since,
             };
-            let revocation = Session::open(common)?.revoke(serial, &request).await?;
+            let revocation = Session::open(common)?.ask(|api| api.revoke(serial, &request)).await?;
             common.output.print(&revocation, || match revocation.outcome.as_str() {
                 "raised" => format!("certificate {serial} was revoked before; its reason is now keyCompromise\n"),
                 "cancelled" => format!("job {serial} is cancelled: no certificate of it will stand\n"),
@@ -70,15 +70,15 @@ struct Issued<'a> {
 
 async fn issue_certificate(common: &Common, issue: CertIssue) -> Outcome {
     let place = Place::find(common)?;
-    let mut client = place.account(issue.account.as_ref())?;
-    let policy: Policy = client.read("/validationpolicy").await.map_err(failure)?;
+    let client = place.account(issue.account.as_ref())?;
+    let policy = client.policy().await.map_err(failure)?;
     let key = match (&issue.csr, issue.new_key, &issue.key_out) {
         (Some(csr), _, _) => key_of_csr(csr, &policy)?,
         (None, Some(key_type), Some(path)) => new_key(key_type, path, &policy)?,
         _ => return Err(Failure::usage("give --csr FILE, or --new-key TYPE and --key-out FILE")),
     };
-    let request = serde_json::to_value(CertificateRequest(request(&issue, key))).map_err(Failure::failed)?;
-    let issued = during("waiting for the certificate", wait_for(&mut client, &request, issue.wait)).await;
+    let request = CertificateRequest(request(&issue, key));
+    let issued = during("waiting for the certificate", wait_for(&client, &request, issue.wait)).await;
     let (serial, certificate) = match issued {
         Ok(issued) => issued,
         Err(failed) => {
@@ -121,32 +121,39 @@ struct NotIssued {
 }
 
 async fn wait_for(
-    client: &mut HvcaClient,
-    request: &serde_json::Value,
+    client: &HvcaClient,
+    request: &CertificateRequest,
     wait: Duration,
 ) -> Result<(Serial, CertificateDocument), NotIssued> {
-    let deadline = tokio::time::Instant::now() + wait;
-    let requested = client.issue(request, wait, None).await.map_err(|error| {
-        let unused = matches!(error, wire::client::ClientError::Refused { status: 400..500, .. });
-        NotIssued {
-            failure: failure(error),
-            unused,
-        }
+    let deadline = Instant::now() + wait;
+    let options = IssueOptions {
+        wait: Some(wait),
+        ..IssueOptions::default()
+    };
+    let submitted = client.issue(request, options).await.map_err(|error| NotIssued {
+        unused: matches!(error.status(), Some(400..500)),
+        failure: failure(error),
     })?;
-    let serial = requested.serial;
-    let mut certificate = requested.certificate;
-    while certificate.is_none() && tokio::time::Instant::now() < deadline {
-        tokio::time::sleep(POLL).await;
-        certificate = client.certificate(serial).await.map_err(|error| NotIssued {
-            failure: failure(error),
-            unused: false,
-        })?;
+    let serial = submitted.serial;
+    let mut certificate = submitted.certificate;
+    if certificate.is_none() {
+        let left = deadline.saturating_duration_since(Instant::now());
+        certificate = client
+            .certificate_within(serial, left)
+            .await
+            .map_err(|error| NotIssued {
+                unused: false,
+                failure: failure(error),
+            })?;
     }
-    certificate.map(|certificate| (serial, certificate)).ok_or_else(|| NotIssued {
-        failure: Failure::failed(format_args!("certificate {serial} is accepted but not issued yet"))
-            .next(format!("bulkhead cert show {serial}, later; bulkhead job show {serial} tells what holds it up")),
-        unused: false,
-    })
+    certificate
+        .map(|certificate| (serial, certificate))
+        .ok_or_else(|| NotIssued {
+            failure: Failure::failed(format_args!("certificate {serial} is accepted but not issued yet")).next(
+                format!("bulkhead cert show {serial}, later; bulkhead job show {serial} tells what holds it up"),
+            ),
+            unused: false,
+        })
 }
 
 /// A refused request leaves no key behind, so that the same command can be typed again.
@@ -165,8 +172,10 @@ fn key_of_csr(path: &Path, policy: &Policy) -> Outcome<PublicKey> {
     let pem = match policy.public_key.key_format {
         KeyFormat::Pkcs10 => text,
         KeyFormat::Pkcs8 if policy.public_key_signature == Presence::Required => {
-            return Err(Failure::usage("this account wants a signature over the public key, which a CSR does not have")
-                .next("use --new-key"));
+            return Err(Failure::usage(
+                "this account wants a signature over the public key, which a CSR does not have",
+            )
+            .next("use --new-key"));
         }
         KeyFormat::Pkcs8 => pki::pem::encode("PUBLIC KEY", &requested.spki),
     };

@@ -20,7 +20,10 @@ pub fn read(path: &Path) -> Outcome<Vec<u8>> {
         .and_then(|file| file.take(LIMIT + 1).read_to_end(&mut content))
         .map_err(cannot)?;
     if content.len() as u64 > LIMIT {
-        return Err(Failure::usage(format_args!("{} is larger than {LIMIT} bytes", path.display())));
+        return Err(Failure::usage(format_args!(
+            "{} is larger than {LIMIT} bytes",
+            path.display()
+        )));
     }
     Ok(content)
 }
@@ -55,10 +58,11 @@ pub fn write_new_private(path: &Path, content: &str) -> Outcome {
         .open(path)
         .and_then(|mut file| file.write_all(content.as_bytes()));
     written.map_err(|error| match error.kind() {
-        std::io::ErrorKind::AlreadyExists => {
-            Failure::usage(format_args!("{} exists already, and a key is never overwritten", path.display()))
-                .next("give another --key-out, or move the file away")
-        }
+        std::io::ErrorKind::AlreadyExists => Failure::usage(format_args!(
+            "{} exists already, and a key is never overwritten",
+            path.display()
+        ))
+        .next("give another --key-out, or move the file away"),
         _ => Failure::failed(format_args!("cannot write {}: {error}", path.display())),
     })
 }

@@ -3,7 +3,10 @@
 use std::{os::unix::fs::MetadataExt, path::Path};
 
 use domain::{bytes::Blob, id::IssuerId};
-use wire::admin::{Because, GenerateKey, MakeCsr, Past, PrivateKey, RegisterIssuer};
+use wire::{
+    admin::{Because, GenerateKey, MakeCsr, Past, PrivateKey, RegisterIssuer},
+    client::AdminClient,
+};
 
 use super::{files, profile, render, session::Session};
 use crate::{
@@ -17,11 +20,11 @@ use crate::{
 pub(super) async fn run(common: &Common, command: IssuerCommand) -> Outcome {
     match command {
         IssuerCommand::List => {
-            let issuers = Session::open(common)?.issuers().await?;
+            let issuers = Session::open(common)?.ask(AdminClient::issuers).await?;
             common.output.print(&issuers, || render::issuers(&issuers))
         }
         IssuerCommand::Show { issuer } => {
-            let issuer = Session::open(common)?.issuer(&issuer).await?;
+            let issuer = Session::open(common)?.ask(|api| api.issuer(&issuer)).await?;
             common.output.print(&issuer, || render::issuer(&issuer))
         }
         IssuerCommand::Import(import) => import_issuer(common, import).await,
@@ -66,7 +69,12 @@ async fn activate_issuer(common: &Common, activate: IssuerActivate) -> Outcome {
         past: Past::None,
         public_url: activate.public_url,
         crl_shards: activate.crl_shards,
-        profile: activate.profile.as_deref().map(profile::read).transpose()?.map(Box::new),
+        profile: activate
+            .profile
+            .as_deref()
+            .map(profile::read)
+            .transpose()?
+            .map(Box::new),
         dry_run: activate.dry_run,
         reason: activate.reason,
     };
@@ -76,7 +84,11 @@ async fn activate_issuer(common: &Common, activate: IssuerActivate) -> Outcome {
 async fn register(common: &Common, request: &RegisterIssuer) -> Outcome {
     let done = format!("issuer {} is registered", request.id);
     let session = Session::open(common)?;
-    let changed = during("checking and registering the issuer", session.register_issuer(request)).await?;
+    let changed = during(
+        "checking and registering the issuer",
+        session.ask(|api| api.register_issuer(request)),
+    )
+    .await?;
     common.output.print(&changed, || render::changed(&changed, &done))
 }
 
@@ -88,7 +100,7 @@ async fn generate_key(common: &Common, keygen: IssuerKeygen) -> Outcome {
         reason: keygen.reason,
     };
     let session = Session::open(common)?;
-    let report = during("making the key", session.generate_key(&request)).await?;
+    let report = during("making the key", session.ask(|api| api.generate_key(&request))).await?;
     if let Some(path) = &keygen.report {
         let mut json = serde_json::to_string_pretty(&report).map_err(Failure::failed)?;
         json.push('\n');
@@ -103,12 +115,14 @@ async fn make_csr(common: &Common, csr: IssuerCsr) -> Outcome {
         token: csr.placement.token,
         subject: csr.subject,
     };
-    let made = Session::open(common)?.make_csr(&request).await?;
+    let made = Session::open(common)?.ask(|api| api.make_csr(&request)).await?;
     match &csr.out {
         None => common.output.print(&made, || made.csr.clone()),
         Some(path) => {
             files::write(path, &made.csr)?;
-            common.output.print(&made, || format!("request written to {}\n", path.display()))
+            common
+                .output
+                .print(&made, || format!("request written to {}\n", path.display()))
         }
     }
 }
@@ -117,9 +131,15 @@ async fn turn(common: &Common, switch: IssuerSwitch, enabled: bool) -> Outcome {
     let session = Session::open(common)?;
     let because = Because { reason: switch.reason };
     let (changed, done) = if enabled {
-        (session.enable_issuer(&switch.issuer, &because).await?, "enabled")
+        (
+            session.ask(|api| api.enable_issuer(&switch.issuer, &because)).await?,
+            "enabled",
+        )
     } else {
-        (session.disable_issuer(&switch.issuer, &because).await?, "disabled")
+        (
+            session.ask(|api| api.disable_issuer(&switch.issuer, &because)).await?,
+            "disabled",
+        )
     };
     let done = format!("issuer {} is {done}", switch.issuer);
     common.output.print(&changed, || render::changed(&changed, &done))
@@ -130,8 +150,11 @@ fn read_private_key(path: &Path) -> Outcome<PrivateKey> {
     let cannot = |error: std::io::Error| Failure::usage(format_args!("cannot read {}: {error}", path.display()));
     let mode = std::fs::metadata(path).map_err(cannot)?.mode() & 0o777;
     if mode & 0o077 != 0 {
-        return Err(Failure::usage(format_args!("{} can be read by others (mode {mode:04o})", path.display()))
-            .next(format!("chmod 600 {}", path.display())));
+        return Err(Failure::usage(format_args!(
+            "{} can be read by others (mode {mode:04o})",
+            path.display()
+        ))
+        .next(format!("chmod 600 {}", path.display())));
     }
     let pkcs8 = files::read_der(path, "PRIVATE KEY").map_err(|failure| {
         failure.next(format!(
@@ -156,21 +179,32 @@ fn read_past(legacy: &Legacy) -> Outcome<Past> {
             last_crl,
         }),
         (None, false) if last_crl.is_none() => Ok(Past::Unknown),
-        (None, false) => Err(Failure::usage("--last-crl alone does not tell which certificates there are")
-            .next("add --history DIR, or --no-history if it has never issued one")),
+        (None, false) => Err(
+            Failure::usage("--last-crl alone does not tell which certificates there are")
+                .next("add --history DIR, or --no-history if it has never issued one"),
+        ),
     }
 }
 
 fn read_history(directory: &Path) -> Outcome<Vec<Blob>> {
     let cannot = |error: std::io::Error| Failure::usage(format_args!("cannot read {}: {error}", directory.display()));
     let mut paths = std::fs::read_dir(directory)
-        .and_then(|entries| entries.map(|entry| entry.map(|entry| entry.path())).collect::<Result<Vec<_>, _>>())
+        .and_then(|entries| {
+            entries
+                .map(|entry| entry.map(|entry| entry.path()))
+                .collect::<Result<Vec<_>, _>>()
+        })
         .map_err(cannot)?;
     paths.retain(|path| path.is_file());
     paths.sort();
     if paths.is_empty() {
-        return Err(Failure::usage(format_args!("{} holds no certificate", directory.display()))
-            .next("give --no-history if the issuer has never issued one"));
+        return Err(
+            Failure::usage(format_args!("{} holds no certificate", directory.display()))
+                .next("give --no-history if the issuer has never issued one"),
+        );
     }
-    paths.iter().map(|path| files::read_der(path, "CERTIFICATE").map(Blob)).collect()
+    paths
+        .iter()
+        .map(|path| files::read_der(path, "CERTIFICATE").map(Blob))
+        .collect()
 }

@@ -9,7 +9,7 @@ mod profile;
 mod render;
 mod session;
 
-use wire::admin::JobQuery;
+use wire::{admin::JobQuery, client::AdminClient};
 
 use crate::{
     cli::{Command, Common, JobCommand, LaneCommand, NodeCommand, OperatorCommand},
@@ -29,15 +29,15 @@ pub async fn run(common: &Common, command: Command) -> Outcome {
         Command::Account(command) => account::run(common, command).await,
         Command::Job(command) => job(common, command).await,
         Command::Lane(LaneCommand::List) => {
-            let lanes = Session::open(common)?.lanes().await?;
+            let lanes = Session::open(common)?.ask(AdminClient::lanes).await?;
             common.output.print(&lanes, || render::lanes(&lanes))
         }
         Command::Operator(OperatorCommand::List) => {
-            let operators = Session::open(common)?.operators().await?;
+            let operators = Session::open(common)?.ask(AdminClient::operators).await?;
             common.output.print(&operators, || render::operators(&operators))
         }
         Command::Node(NodeCommand::List) => {
-            let nodes = Session::open(common)?.nodes().await?;
+            let nodes = Session::open(common)?.ask(AdminClient::nodes).await?;
             common.output.print(&nodes, || render::nodes(&nodes))
         }
     }
@@ -54,11 +54,11 @@ async fn job(common: &Common, command: JobCommand) -> Outcome {
                 before: list.before,
                 limit: Some(list.limit),
             };
-            let jobs = during("reading jobs", session.jobs(&query)).await?;
+            let jobs = during("reading jobs", session.ask(|api| api.jobs(&query))).await?;
             common.output.print(&jobs, || render::jobs(&jobs))
         }
         JobCommand::Show { serial } => {
-            let job = session.job(serial).await?;
+            let job = session.ask(|api| api.job(serial)).await?;
             common.output.print(&job, || render::job(&job))
         }
     }

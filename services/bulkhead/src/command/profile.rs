@@ -8,7 +8,7 @@ use domain::{
     policy::{KeyAlgorithm, KeyFormat},
     template,
 };
-use wire::admin::PutProfile;
+use wire::{admin::PutProfile, client::AdminClient};
 
 use super::{files, render, session::Session};
 use crate::{
@@ -20,11 +20,11 @@ use crate::{
 pub(super) async fn run(common: &Common, command: ProfileCommand) -> Outcome {
     match command {
         ProfileCommand::List => {
-            let profiles = Session::open(common)?.profiles().await?;
+            let profiles = Session::open(common)?.ask(AdminClient::profiles).await?;
             common.output.print(&profiles, || render::profiles(&profiles))
         }
         ProfileCommand::Show { profile } => {
-            let profile = Session::open(common)?.profile(&profile).await?;
+            let profile = Session::open(common)?.ask(|api| api.profile(&profile)).await?;
             common.output.print(&profile, || describe(&profile))
         }
         ProfileCommand::Put { file, dry_run, reason } => {
@@ -34,7 +34,7 @@ pub(super) async fn run(common: &Common, command: ProfileCommand) -> Outcome {
                 reason,
             };
             let done = format!("profile {} is in force", request.profile.id);
-            let changed = Session::open(common)?.put_profile(&request).await?;
+            let changed = Session::open(common)?.ask(|api| api.put_profile(&request)).await?;
             common.output.print(&changed, || render::changed(&changed, &done))
         }
         ProfileCommand::Sample(sample) => print_sample(common.output, sample),
@@ -91,19 +91,45 @@ fn describe(profile: &Profile) -> String {
             .into(),
         ),
         ("validity", format!("at most {}", days(policy.validity.secondsmax))),
-        ("sign within", humantime::format_duration(profile.sign_within).to_string()),
+        (
+            "sign within",
+            humantime::format_duration(profile.sign_within).to_string(),
+        ),
         (
             "dns names",
             format!(
                 "{} to {} of {}",
                 policy.san.dns_names.mincount,
                 policy.san.dns_names.maxcount,
-                crate::output::list(policy.san.dns_names.list.iter().map(|pattern| pattern.as_str().to_owned())),
+                crate::output::list(
+                    policy
+                        .san
+                        .dns_names
+                        .list
+                        .iter()
+                        .map(|pattern| pattern.as_str().to_owned())
+                ),
             ),
         ),
-        ("wildcards", if profile.wildcards { "allowed" } else { "refused" }.into()),
-        ("extended usage", crate::output::list(policy.extended_key_usages.ekus.list.iter().map(|p| p.as_str().to_owned()))),
+        (
+            "wildcards",
+            if profile.wildcards { "allowed" } else { "refused" }.into(),
+        ),
+        (
+            "extended usage",
+            crate::output::list(
+                policy
+                    .extended_key_usages
+                    .ekus
+                    .list
+                    .iter()
+                    .map(|p| p.as_str().to_owned()),
+            ),
+        ),
         ("policies", crate::output::list(&profile.certificate_policies)),
-        ("whole policy", format!("bulkhead profile show {} --output json", profile.id)),
+        (
+            "whole policy",
+            format!("bulkhead profile show {} --output json", profile.id),
+        ),
     ])
 }

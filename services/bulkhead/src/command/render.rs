@@ -1,6 +1,9 @@
 //! Documents of the operators' API as text for people.
 
-use domain::{issuer::{Binding, Profile, Usage}, key::KeyType};
+use domain::{
+    issuer::{Binding, Profile, Usage},
+    key::KeyType,
+};
 use wire::admin::{
     AccountDocument, CertificateDocument, Changed, IssuerDocument, JobDetail, JobDocument, KeyReport, LaneDocument,
     NodeDocument, OperatorDocument,
@@ -17,11 +20,19 @@ fn bindings(bindings: &[Binding]) -> String {
     if bindings.is_empty() {
         return "offline".into();
     }
-    list(bindings.iter().map(|binding| format!("{}/{}", binding.token, binding.key)))
+    list(
+        bindings
+            .iter()
+            .map(|binding| format!("{}/{}", binding.token, binding.key)),
+    )
 }
 
 fn note(issuer: &IssuerDocument) -> String {
-    if issuer.fit_for_real_ca { String::new() } else { "not for a real CA".into() }
+    if issuer.fit_for_real_ca {
+        String::new()
+    } else {
+        "not for a real CA".into()
+    }
 }
 
 /// `issuer list`.
@@ -68,7 +79,10 @@ pub fn changed(changed: &Changed, done: &str) -> String {
         (true, true) => format!("dry run: nothing was changed; it would be: {done}\n"),
         (true, false) => "dry run: nothing would change\n".into(),
         (false, true) => format!("{done} (revision {})\n", changed.revision),
-        (false, false) => format!("nothing to change: it is so since revision {} or before\n", changed.revision),
+        (false, false) => format!(
+            "nothing to change: it is so since revision {} or before\n",
+            changed.revision
+        ),
     };
     for warning in &changed.warnings {
         text.push_str("note: ");
@@ -88,7 +102,14 @@ pub fn key_report(report: &KeyReport) -> String {
         ("made by", report.made_by.clone()),
         ("made at", time(report.made_at)),
         ("reason", report.reason.clone()),
-        ("note", if report.fit_for_real_ca { String::new() } else { "not for a real CA".into() }),
+        (
+            "note",
+            if report.fit_for_real_ca {
+                String::new()
+            } else {
+                "not for a real CA".into()
+            },
+        ),
         ("public key", report.public_key.clone()),
     ])
 }
@@ -113,7 +134,15 @@ pub fn profiles(profiles: &[Profile]) -> String {
 /// `account list`.
 pub fn accounts(accounts: &[AccountDocument]) -> String {
     table(
-        ["ACCOUNT", "ISSUER", "PROFILE", "API KEY", "#QUOTA", "#REQUESTS/S", "LOGIN"],
+        [
+            "ACCOUNT",
+            "ISSUER",
+            "PROFILE",
+            "API KEY",
+            "#QUOTA",
+            "#REQUESTS/S",
+            "LOGIN",
+        ],
         accounts.iter().map(|account| {
             [
                 account.id.to_string(),
@@ -155,26 +184,43 @@ pub fn job(detail: &JobDetail) -> String {
         ("issuer", job.issuer.to_string()),
         ("class", job.class.to_string()),
         ("account", job.account.to_string()),
-        ("profile", format!("{} (version {})", job.profile, detail.profile_version)),
+        (
+            "profile",
+            format!("{} (version {})", job.profile, detail.profile_version),
+        ),
         ("accepted", time(job.accepted_at)),
         ("sign by", time(job.sign_by)),
         ("ended", detail.ended_at.map(time).unwrap_or_default()),
         ("refusal", detail.refusal.clone().unwrap_or_default()),
         ("detail", detail.detail.clone().unwrap_or_default()),
         ("begun", times(detail.turn)),
-        ("owner lost", if detail.strikes == 0 { String::new() } else { times(detail.strikes.into()) }),
+        (
+            "owner lost",
+            if detail.strikes == 0 {
+                String::new()
+            } else {
+                times(detail.strikes.into())
+            },
+        ),
         ("owner", detail.owner.clone().unwrap_or_default()),
-        ("resubmitted as", detail.successor.map(|serial| serial.to_string()).unwrap_or_default()),
+        (
+            "resubmitted as",
+            detail.successor.map(|serial| serial.to_string()).unwrap_or_default(),
+        ),
         ("revoked", flag(job.revoked)),
     ]);
     if !detail.events.is_empty() {
         text.push('\n');
         text.push_str(&table(
             ["AT", "EVENT", "BY", "DETAIL"],
-            detail
-                .events
-                .iter()
-                .map(|event| [time(event.at), event.kind.clone(), event.by.clone(), event.detail.clone()]),
+            detail.events.iter().map(|event| {
+                [
+                    time(event.at),
+                    event.kind.clone(),
+                    event.by.clone(),
+                    event.detail.clone(),
+                ]
+            }),
         ));
     }
     text
@@ -193,7 +239,11 @@ pub fn lanes(lanes: &[LaneDocument]) -> String {
     table(
         ["LANE", "#QUEUED", "#SIGNING", "#PARKED", "OLDEST", "SWITCHES"],
         lanes.iter().map(|lane| {
-            let switches = [(lane.paused, "paused"), (lane.draining, "draining"), (lane.diverted, "diverted")];
+            let switches = [
+                (lane.paused, "paused"),
+                (lane.draining, "draining"),
+                (lane.diverted, "diverted"),
+            ];
             [
                 lane.lane.to_string(),
                 lane.queued.to_string(),
@@ -214,8 +264,18 @@ pub fn certificate(certificate: &CertificateDocument) -> String {
     fields([
         ("serial", certificate.serial.to_string()),
         ("status", if revocation.is_some() { "revoked" } else { "issued" }.into()),
-        ("reason", revocation.map(|revocation| revocation.reason.as_str().to_owned()).unwrap_or_default()),
-        ("revoked at", revocation.map(|revocation| seconds(revocation.revocation_date)).unwrap_or_default()),
+        (
+            "reason",
+            revocation
+                .map(|revocation| revocation.reason.as_str().to_owned())
+                .unwrap_or_default(),
+        ),
+        (
+            "revoked at",
+            revocation
+                .map(|revocation| seconds(revocation.revocation_date))
+                .unwrap_or_default(),
+        ),
         ("subject", certificate.subject.clone()),
         ("names", list(&certificate.names)),
         ("not before", seconds(certificate.not_before)),
@@ -248,7 +308,15 @@ pub fn operators(operators: &[OperatorDocument]) -> String {
 /// `node list`.
 pub fn nodes(nodes: &[NodeDocument]) -> String {
     table(
-        ["NODE", "ROLE", "ALIVE", "VERSION", "#REVISION", "#IN FLIGHT", "ENROLLED UNTIL"],
+        [
+            "NODE",
+            "ROLE",
+            "ALIVE",
+            "VERSION",
+            "#REVISION",
+            "#IN FLIGHT",
+            "ENROLLED UNTIL",
+        ],
         nodes.iter().map(|node| {
             let alive = match (node.revoked, node.alive) {
                 (true, _) => "revoked",

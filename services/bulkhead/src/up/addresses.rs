@@ -55,11 +55,8 @@ pub(super) fn configure(up: &Up) -> Outcome<(Config, Addresses)> {
     if let Some(url) = &up.public_url {
         place.public_url.clone_from(url);
     }
-    let default_url = Config::default().place.public_url;
-    let status = match place.public_url == default_url && up.public_url.is_none() {
-        true if place.listen.port() == 0 => Some(SocketAddr::new(place.listen.ip(), 0)),
-        _ => None,
-    };
+    let is_default = up.public_url.is_none() && place.public_url == Config::default().place.public_url;
+    let status = (is_default && place.listen.port() == 0).then(|| SocketAddr::new(place.listen.ip(), 0));
     let addresses = Addresses {
         hvca: place.listen,
         admin: place.admin_listen,
@@ -67,7 +64,10 @@ pub(super) fn configure(up: &Up) -> Outcome<(Config, Addresses)> {
         status,
     };
     config.check().map_err(|(key, problem)| {
-        let file = up.config.as_deref().map_or("command line".into(), |file| file.display().to_string());
+        let file = up
+            .config
+            .as_deref()
+            .map_or("command line".into(), |file| file.display().to_string());
         Failure::usage(format_args!("{file}: {key}: {problem}"))
     })?;
     Ok((config, addresses))
@@ -94,7 +94,11 @@ impl Bound {
         let address = listener.local_addr().map_err(Failure::failed)?;
         // The name is the certificate API's; the others may listen elsewhere.
         let own = self.hvca.local_addr().map_err(Failure::failed)?.ip();
-        let host = if address.ip() == own { self.host.clone() } else { literal(reachable(address.ip())) };
+        let host = if address.ip() == own {
+            self.host.clone()
+        } else {
+            literal(reachable(address.ip()))
+        };
         Ok(format!("{scheme}://{host}:{}", address.port()))
     }
 
@@ -110,7 +114,10 @@ impl Bound {
 /// What clients call this host.
 fn host(config: &Config) -> String {
     let place = &config.place;
-    place.names.first().map_or_else(|| literal(reachable(place.listen.ip())), |name| literal_or_name(name))
+    place
+        .names
+        .first()
+        .map_or_else(|| literal(reachable(place.listen.ip())), |name| literal_or_name(name))
 }
 
 fn literal_or_name(name: &str) -> String {
@@ -152,7 +159,12 @@ mod tests {
     fn port_0_takes_free_ports_for_every_listener() {
         let listen = Some("127.0.0.1:0".parse().unwrap());
         let (config, addresses) = configure(&Up { listen, ..up() }).unwrap();
-        for address in [addresses.hvca, addresses.admin, addresses.metrics, addresses.status.unwrap()] {
+        for address in [
+            addresses.hvca,
+            addresses.admin,
+            addresses.metrics,
+            addresses.status.unwrap(),
+        ] {
             assert_eq!(address.port(), 0);
         }
         let directory = tempfile::tempdir().unwrap();
@@ -160,8 +172,13 @@ mod tests {
         let url = bound.public_url(&config).unwrap();
         assert!(url.starts_with("http://127.0.0.1:"), "{url}");
         let ports = |bound: Bound| {
-            [&bound.hvca, &bound.admin, &bound.metrics, bound.status.as_ref().unwrap()]
-                .map(|listener| listener.local_addr().unwrap().port())
+            [
+                &bound.hvca,
+                &bound.admin,
+                &bound.metrics,
+                bound.status.as_ref().unwrap(),
+            ]
+            .map(|listener| listener.local_addr().unwrap().port())
         };
         let first = ports(bound);
         assert_eq!(ports(addresses.bind(directory.path(), &config).unwrap()), first);
@@ -171,7 +188,12 @@ mod tests {
     fn a_public_url_that_is_given_is_the_one_that_counts() {
         let listen = Some("127.0.0.1:0".parse().unwrap());
         let public_url = Some("http://pki.example.com".to_owned());
-        let (config, addresses) = configure(&Up { listen, public_url, ..up() }).unwrap();
+        let (config, addresses) = configure(&Up {
+            listen,
+            public_url,
+            ..up()
+        })
+        .unwrap();
         assert!(addresses.status.is_none());
         assert_eq!(config.place.public_url, "http://pki.example.com");
     }

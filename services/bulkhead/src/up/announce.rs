@@ -37,7 +37,9 @@ impl Ready {
                 issuer,
                 milliseconds,
             } => format!("certificate {serial} under {issuer} in {milliseconds} ms"),
-            Checked::NothingToCheck => "none: no issuer may issue now (see `bulkhead issuer list`, `bulkhead lane list`)".into(),
+            Checked::NothingToCheck => {
+                "none: no issuer may issue now (see `bulkhead issuer list`, `bulkhead lane list`)".into()
+            }
             Checked::Failed { reasons } => format!("FAILED\n{}", reasons.join("\n")),
         };
         let mut text = fields([
@@ -53,10 +55,13 @@ impl Ready {
             text.push_str("\nA certificate with curl and OpenSSL, in a shell:\n\n");
             text.push_str(&self.commands);
         }
-        let context = self.context.display();
-        text.push_str(&format!(
-            "\nThe same with this program:\n\nbulkhead cert issue --context {context} --new-key P-256 --key-out key.pem --cn www.example.com --out cert.pem\n"
-        ));
-        text
+        text + "\nThe same with this program:\n\n" + &self.own_command()
+    }
+
+    fn own_command(&self) -> String {
+        format!(
+            "bulkhead cert issue --context {} --new-key P-256 --key-out key.pem --cn www.example.com --out cert.pem\n",
+            self.context.display()
+        )
     }
 }

@@ -46,15 +46,19 @@ impl Installation {
     /// Accounts whose secrets are known: the demo accounts first, then those that operators saved.
     async fn accounts(&self, path: &Path) -> Outcome<Vec<AccountEntry>> {
         // A file that is missing or damaged only means that its secrets are lost.
-        let saved = ContextFile::load(path).map(|context| context.accounts).unwrap_or_default();
+        let saved = ContextFile::load(path)
+            .map(|context| context.accounts)
+            .unwrap_or_default();
         let client = self.access.client.fingerprint;
         let made = self
             .registry
             .make_demo(&self.token(), client, &self.config.accounts)
             .await
             .map_err(Failure::failed)?;
-        let mut entries: Vec<_> =
-            made.iter().map(|(account, credential)| entry(account, &credential.api_secret)).collect();
+        let mut entries: Vec<_> = made
+            .iter()
+            .map(|(account, credential)| entry(account, &credential.api_secret))
+            .collect();
         let snapshot = self.registry.current().await.map_err(Failure::failed)?;
         for id in demo::accounts().filter(|_| made.is_empty()) {
             let known = saved.iter().find(|entry| fits(entry, &id, &snapshot));
@@ -63,7 +67,14 @@ impl Installation {
                 .refresh_demo_account(&id, client, known.is_none())
                 .await
                 .map_err(Failure::failed)?;
-            let account = self.registry.current().await.map_err(Failure::failed)?.accounts.get(&id).cloned();
+            let account = self
+                .registry
+                .current()
+                .await
+                .map_err(Failure::failed)?
+                .accounts
+                .get(&id)
+                .cloned();
             match (account, fresh, known) {
                 (Some(account), Some(fresh), _) => entries.push(entry(&account, &fresh.api_secret)),
                 (Some(_), None, Some(known)) => entries.push(known.clone()),

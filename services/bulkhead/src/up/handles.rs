@@ -25,6 +25,9 @@ impl PublishTokenKey for Handles {
 #[async_trait]
 impl BlockKey for Handles {
     async fn block_key(&self, public_key: Digest) -> Result<(), NotPublished> {
-        self.0.block_key(public_key, "reported compromised").await.map_err(not_published)
+        self.0
+            .block_key(public_key, "reported compromised")
+            .await
+            .map_err(not_published)
     }
 }

@@ -78,12 +78,7 @@ pub(super) struct Trust {
 
 impl Installation {
     /// Opens what is in the directory, and makes what is not.
-    pub(super) async fn open(
-        config: Arc<Config>,
-        data: &DataDir,
-        bound: &Bound,
-        shutdown: &Shutdown,
-    ) -> Outcome<Self> {
+    pub(super) async fn open(config: Arc<Config>, data: &DataDir, bound: &Bound, shutdown: &Shutdown) -> Outcome<Self> {
         let clock = Arc::new(StoreClock::new(Arc::new(SystemClock)));
         let metrics = Metrics::new();
         let health = Health::new(clock.clone(), shutdown.clone());
@@ -91,12 +86,20 @@ impl Installation {
         let keys = vec![open_keys(data).await?];
         let identity = Identity::open(&data.file("identity")).map_err(Failure::failed)?;
         let root = identity.root_or_create().map_err(Failure::failed)?;
-        let follower =
-            Follower::new(store.clone(), &root.public_key(), clock.clone(), &config.registry, &metrics)
-                .map_err(Failure::failed)?;
+        let follower = Follower::new(
+            store.clone(),
+            &root.public_key(),
+            clock.clone(),
+            &config.registry,
+            &metrics,
+        )
+        .map_err(Failure::failed)?;
         let follower = Arc::new(follower);
         follower.catch_up().await.map_err(|error| {
-            Failure::failed(format_args!("the registry in {} cannot be believed: {error}", data.path().display()))
+            Failure::failed(format_args!(
+                "the registry in {} cannot be believed: {error}",
+                data.path().display()
+            ))
         })?;
         let trust = Trust::open(&identity, root, &follower)?;
         let registry = Arc::new(Registry::new(Parts {
@@ -130,8 +133,12 @@ impl Installation {
 
     /// Enrols this process's nodes and operators, and makes the demo hierarchy of a new installation.
     async fn enrol(&self) -> Outcome {
-        let operators: Vec<_> =
-            self.access.operators.iter().map(|(id, issued)| (id.clone(), issued.fingerprint)).collect();
+        let operators: Vec<_> = self
+            .access
+            .operators
+            .iter()
+            .map(|(id, issued)| (id.clone(), issued.fingerprint))
+            .collect();
         let nodes = self.trust.nodes(&self.follower, &self.config, self.clock.now());
         self.registry.enrol(&nodes, &operators).await.map_err(Failure::failed)?;
         Ok(())
@@ -200,7 +207,14 @@ impl Trust {
                 known => {
                     // What was said under the old enrolment stays believable under the new one.
                     let not_before = known.map_or(now - SKEW, |node| node.not_before);
-                    endorse(&self.root, key.node().clone(), role, key.public_key(), not_before, now + life)
+                    endorse(
+                        &self.root,
+                        key.node().clone(),
+                        role,
+                        key.public_key(),
+                        not_before,
+                        now + life,
+                    )
                 }
             })
             .collect()
@@ -219,13 +233,18 @@ fn node_key(identity: &Identity, role: &str, follower: &Follower) -> Outcome<Nod
             return Ok(key);
         }
     }
-    Err(Failure::failed(format_args!("{MOST_NODES} nodes of role {role} were revoked or lost")))
+    Err(Failure::failed(format_args!(
+        "{MOST_NODES} nodes of role {role} were revoked or lost"
+    )))
 }
 
 async fn open_store(config: &Config, data: &DataDir) -> Outcome<Arc<dyn Store>> {
     let settings = &config.store;
-    let directory =
-        if settings.path.as_os_str().is_empty() { data.file("ledger") } else { settings.path.clone() };
+    let directory = if settings.path.as_os_str().is_empty() {
+        data.file("ledger")
+    } else {
+        settings.path.clone()
+    };
     let options = sqlite::Options {
         commit_gap: settings.commit_gap,
         batch_rows: settings.commit_rows,
@@ -234,7 +253,9 @@ async fn open_store(config: &Config, data: &DataDir) -> Outcome<Arc<dyn Store>> 
         checkpoint_pages: settings.wal_autocheckpoint,
         ..sqlite::Options::new(Arc::new(SystemClock))
     };
-    let store = blocking(move || sqlite::Sqlite::open(&directory, options)).await?.map_err(Failure::failed)?;
+    let store = blocking(move || sqlite::Sqlite::open(&directory, options))
+        .await?
+        .map_err(Failure::failed)?;
     Ok(Arc::new(store))
 }
 

@@ -95,9 +95,10 @@ async fn commands(installation: &Installation, data: &DataDir, context: &Context
 /// Whoever waits for the file must not find the last start's.
 fn remove_stale(file: &Path) -> Outcome {
     match std::fs::remove_file(file) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            Err(Failure::usage(format_args!("--ready-file {}: cannot be replaced: {error}", file.display())))
-        }
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(Failure::usage(format_args!(
+            "--ready-file {}: cannot be replaced: {error}",
+            file.display()
+        ))),
         _ => Ok(()),
     }
 }
@@ -106,6 +107,10 @@ fn finish(stopped: &Stopped) -> Outcome {
     if stopped.is_clean() {
         return Ok(());
     }
-    let undone = if stopped.drained { "" } else { "; what was in flight goes on at the next start" };
+    let undone = if stopped.drained {
+        ""
+    } else {
+        "; what was in flight goes on at the next start"
+    };
     Err(Failure::failed(format_args!("stopped: {}{undone}", stopped.cause)))
 }

@@ -15,7 +15,10 @@ const PERIOD: Duration = Duration::from_hours(24);
 /// Renews access certificates that are due, and lets the registry know them.
 pub(super) async fn renew_access(ca: &AccessCa, registry: &Registry, now: Timestamp) -> Outcome {
     for renewed in ca.renew_if_due(now).map_err(Failure::failed)? {
-        registry.renew_certificate(renewed.before, renewed.now).await.map_err(Failure::failed)?;
+        registry
+            .renew_certificate(renewed.before, renewed.now)
+            .await
+            .map_err(Failure::failed)?;
         info!(certificate = renewed.name, "access certificate renewed");
     }
     Ok(())

@@ -13,7 +13,7 @@ use domain::{
 use runtime::context_file::{AccountEntry, ContextFile};
 use serde::Serialize;
 use wire::{
-    client::{Credentials, HvcaClient},
+    client::{HvcaClient, IssueOptions, TlsFiles},
     hvca::{CertificateRequest, Login, Secret},
 };
 
@@ -22,7 +22,6 @@ use crate::client_key;
 
 /// How long one issuer may take. It is not the others' fault, and a start does not fail because of it.
 const PATIENCE: Duration = Duration::from_secs(10);
-const POLL: Duration = Duration::from_millis(100);
 /// What the certificate is for: a name that nobody can own (RFC 6761, section 6.4).
 const NAME: &str = "self-check.bulkhead.invalid";
 
@@ -57,8 +56,13 @@ pub(super) async fn run(installation: &Installation, context: &ContextFile) -> C
             continue;
         };
         let began = Instant::now();
-        let attempt = tokio::time::timeout(PATIENCE, issue(context, account, &terms, installation.clock.now().as_secs()));
-        let issued = attempt.await.unwrap_or_else(|_| Err(format!("no certificate within {} s", PATIENCE.as_secs())));
+        let attempt = tokio::time::timeout(
+            PATIENCE,
+            issue(context, account, &terms, installation.clock.now().as_secs()),
+        );
+        let issued = attempt
+            .await
+            .unwrap_or_else(|_| Err(format!("no certificate within {} s", PATIENCE.as_secs())));
         match issued {
             Ok(serial) => {
                 return Checked::Issued {
@@ -87,42 +91,53 @@ async fn open_for_issuance(installation: &Installation, account: &AccountEntry) 
         class: terms.profile.class,
     };
     let lanes = installation.store.lanes().await.ok()?;
-    let switches = lanes.iter().find(|status| status.lane == lane).map(|status| status.switches).unwrap_or_default();
+    let switches = lanes
+        .iter()
+        .find(|status| status.lane == lane)
+        .map(|status| status.switches)
+        .unwrap_or_default();
     let held = switches.paused || switches.draining || switches.diverted;
     (good && terms.account.enabled && !held).then_some(terms)
 }
 
 async fn issue(context: &ContextFile, account: &AccountEntry, terms: &Terms, now: i64) -> Result<Serial, String> {
     let text = |error: &dyn std::fmt::Display| error.to_string();
-    let read = |path: &std::path::Path| std::fs::read(path).map_err(|error| format!("{}: {error}", path.display()));
-    let (authority, certificate, key) =
-        (read(&context.tls_ca_file)?, read(&context.client_cert_file)?, read(&context.client_key_file)?);
-    let credentials = Credentials {
-        server_authority: &authority,
-        certificate: &certificate,
-        private_key: &key,
+    let files = TlsFiles {
+        ca: &context.tls_ca_file,
+        certificate: &context.client_cert_file,
+        key: &context.client_key_file,
     };
     let login = Login {
         api_key: account.api_key.clone(),
         api_secret: Secret::new(account.api_secret.clone()),
     };
     let url = context.url.as_deref().unwrap_or_default();
-    let mut client = HvcaClient::new(url, &credentials, login).map_err(|e| text(&e))?;
+    let client = HvcaClient::new(url, &files, login).map_err(|e| text(&e))?;
     let request = CertificateRequest(request(terms, now)?);
-    let request = serde_json::to_value(request).map_err(|e| text(&e))?;
-    let requested = client.issue(&request, PATIENCE, None).await.map_err(|e| text(&e))?;
-    let mut certificate = requested.certificate;
-    while certificate.is_none() {
-        tokio::time::sleep(POLL).await;
-        certificate = client.certificate(requested.serial).await.map_err(|e| text(&e))?;
+    let options = IssueOptions {
+        wait: Some(PATIENCE),
+        ..IssueOptions::default()
+    };
+    let submitted = client.issue(&request, options).await.map_err(|e| text(&e))?;
+    if submitted.certificate.is_none() {
+        let issued = client
+            .certificate_within(submitted.serial, PATIENCE)
+            .await
+            .map_err(|e| text(&e))?;
+        issued.ok_or("it is accepted and not issued")?;
     }
-    Ok(requested.serial)
+    Ok(submitted.serial)
 }
 
 /// The shortest-lived certificate that the profile allows, for a key that is thrown away.
 fn request(terms: &Terms, now: i64) -> Result<Request, String> {
     let policy = &terms.profile.policy;
-    let pin = policy.public_key.pins().first().copied().ok_or("the profile pins no key type")?;
+    let pin = policy
+        .public_key
+        .pins()
+        .first()
+        .copied()
+        .ok_or("the profile pins no key type")?;
     let pair = client_key::generate(pin).map_err(|error| format!("cannot make a key: {error}"))?;
     let key = client_key::public_key(&pair, policy).map_err(|error| format!("cannot sign: {error}"))?;
     let validity = RequestedValidity {
@@ -130,5 +145,10 @@ fn request(terms: &Terms, now: i64) -> Result<Request, String> {
         // Both ends of a validity period count (RFC 5280, section 4.1.2.5).
         not_after: Some(now + policy.validity.secondsmin.max(60) - 1),
     };
-    Ok(client_key::server_request(Some(NAME.into()), vec![NAME.into()], validity, key))
+    Ok(client_key::server_request(
+        Some(NAME.into()),
+        vec![NAME.into()],
+        validity,
+        key,
+    ))
 }
