@@ -145,7 +145,9 @@ impl Issue {
     }
 
     fn ask<T>(&self, question: impl Future<Output = Result<T, store::StoreError>>) -> Result<T, Failure> {
-        let answer = self.handle.block_on(tokio::time::timeout(LOOK_TIMEOUT, question));
+        let answer = self
+            .handle
+            .block_on(async { tokio::time::timeout(LOOK_TIMEOUT, question).await });
         match answer {
             Ok(Ok(answer)) => Ok(answer),
             Ok(Err(error)) => {

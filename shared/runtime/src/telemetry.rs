@@ -3,6 +3,7 @@
 use std::{
     collections::HashSet,
     fmt,
+    io::IsTerminal,
     sync::{Arc, Mutex, PoisonError},
 };
 
@@ -57,6 +58,7 @@ pub fn init(telemetry: &Telemetry) -> Result<(), TelemetryError> {
     let filter = parse_filter(from, &text)?;
     let registry = tracing_subscriber::registry().with(filter);
     let layer = tracing_subscriber::fmt::layer()
+        .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr)
         .with_span_events(FmtSpan::NONE);
     let set = match telemetry.format {

@@ -11,14 +11,17 @@ use registry::{Registry, RegistryError};
 #[derive(Debug)]
 pub(super) struct Handles(pub(super) Arc<Registry>);
 
-fn not_published(error: RegistryError) -> NotPublished {
+fn not_published(error: &RegistryError) -> NotPublished {
     NotPublished(error.to_string())
 }
 
 #[async_trait]
 impl PublishTokenKey for Handles {
     async fn publish_token_key(&self, key: TokenKey) -> Result<(), NotPublished> {
-        self.0.publish_token_key(key).await.map_err(not_published)
+        self.0
+            .publish_token_key(key)
+            .await
+            .map_err(|error| not_published(&error))
     }
 }
 
@@ -28,6 +31,6 @@ impl BlockKey for Handles {
         self.0
             .block_key(public_key, "reported compromised")
             .await
-            .map_err(not_published)
+            .map_err(|error| not_published(&error))
     }
 }
