@@ -106,11 +106,18 @@ impl Snapshot {
     /// The state after `changes`, numbered one higher.
     pub fn next(&self, changes: &[Change]) -> Result<Self, ChangeRefused> {
         let mut next = self.clone();
-        for change in changes {
-            next.apply(change)?;
-        }
-        next.revision += 1;
+        next.advance(changes)?;
         Ok(next)
+    }
+
+    /// Becomes the state after `changes`, numbered one higher: for folding many revisions. After an error the value has some of the
+    /// changes and must be dropped.
+    pub fn advance(&mut self, changes: &[Change]) -> Result<(), ChangeRefused> {
+        for change in changes {
+            self.apply(change)?;
+        }
+        self.revision += 1;
+        Ok(())
     }
 
     fn apply(&mut self, change: &Change) -> Result<(), ChangeRefused> {

@@ -10,7 +10,7 @@ use std::{
 };
 
 use aws_lc_rs::digest::{SHA256, digest};
-use domain::{bytes::Digest, time::Timestamp};
+use domain::{bytes::Digest, id::OperatorId, time::Timestamp};
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
     KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, SanType, SerialNumber,
@@ -118,11 +118,13 @@ impl AccessCa {
 
     /// The certificate of an API client.
     pub fn client(&self, name: &str, now: Timestamp) -> Result<Issued, AccessCaError> {
+        check_person(name)?;
         self.provide(&format!("client-{name}"), &Purpose::Person(name.into()), now)
     }
 
     /// The certificate of an operator.
     pub fn operator(&self, name: &str, now: Timestamp) -> Result<Issued, AccessCaError> {
+        check_person(name)?;
         self.provide(&format!("operator-{name}"), &Purpose::Person(name.into()), now)
     }
 
@@ -133,10 +135,7 @@ impl AccessCa {
         for entry in entries {
             let file = entry.map_err(FileError::io("list", &self.dir))?.file_name();
             let file = file.to_string_lossy();
-            let Some(name) = file
-                .strip_suffix(".pem")
-                .filter(|name| *name != "ca" && !name.ends_with("-key"))
-            else {
+            let Some(name) = file.strip_suffix(".pem").filter(|name| is_ours(name)) else {
                 continue;
             };
             let der = self.certificate(name)?;
@@ -262,6 +261,25 @@ impl AccessCa {
             purpose,
             not_before: seconds(validity.not_before),
             not_after: seconds(validity.not_after),
+        })
+    }
+}
+
+/// Whether this is the name of a certificate that the CA looks after.
+fn is_ours(name: &str) -> bool {
+    (name == "server" || name.starts_with("client-") || name.starts_with("operator-")) && !name.ends_with("-key")
+}
+
+/// A person's name becomes part of a file's name.
+fn check_person(name: &str) -> Result<(), AccessCaError> {
+    let fits = name.parse::<OperatorId>().is_ok() && !name.ends_with("-key");
+    let detail = "write 1 to 63 characters of a-z, 0-9, '-', '_' and '.', and no \"-key\" at the end";
+    if fits {
+        Ok(())
+    } else {
+        Err(AccessCaError::Name {
+            name: name.into(),
+            detail: detail.into(),
         })
     }
 }
@@ -400,6 +418,7 @@ mod tests {
             ("server", server.fingerprint)
         );
         assert_eq!(ca.server(&[], NOW + DAY * 61).unwrap().fingerprint, renewed[0].now);
+        fs::write(dir.path().join("notes.pem"), "not ours").unwrap();
         let renewed = ca.renew_if_due(NOW + DAY * 250).unwrap();
         assert!(
             renewed
@@ -414,6 +433,10 @@ mod tests {
         let ca = AccessCa::open_or_create(dir.path(), NOW).unwrap();
         for name in ["", "a b", "host:8443", "*.example.com", "x.", "münchen.example"] {
             let error = ca.server(&names(&[name]), NOW).unwrap_err();
+            assert!(matches!(error, AccessCaError::Name { .. }), "{name:?}: {error}");
+        }
+        for name in ["", "../server", "a/b", "A", "demo-key"] {
+            let error = ca.client(name, NOW).unwrap_err();
             assert!(matches!(error, AccessCaError::Name { .. }), "{name:?}: {error}");
         }
     }

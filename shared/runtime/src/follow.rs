@@ -14,7 +14,7 @@ use std::{
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use domain::{
-    registry::{ChangeRefused, Revision, Snapshot},
+    registry::{Change, ChangeRefused, Revision, Snapshot},
     time::{Clock, Timestamp},
 };
 use prometheus_client::metrics::{counter::Counter, gauge::Gauge};
@@ -253,20 +253,7 @@ impl Follower {
                 return Ok(before.revision());
             }
             let page = self.chain.after(before.revision()).await?;
-            let mut state = Applied::clone(&before);
-            let outcome: Result<(), FollowError> = page.iter().try_for_each(|revision| {
-                let changes = verify_revision(revision, &state.head, &state.directory)?;
-                let number = revision.number;
-                let snapshot =
-                    state.snapshot.next(&changes).map_err(|reason| FollowError::Unfit { number, reason })?;
-                let directory = state.directory.next(&snapshot);
-                for node in directory.refused() {
-                    tracing::error!(%node, revision = number, "the installation root did not endorse this node as it stands");
-                }
-                state =
-                    Applied { snapshot: Arc::new(snapshot), directory: Arc::new(directory), head: ChainHead::of(revision) };
-                Ok(())
-            });
+            let (state, outcome) = fold(&before, &page);
             let number = state.revision();
             if number > before.revision() {
                 self.publish(state);
@@ -314,6 +301,43 @@ impl Follower {
             }
         }
     }
+}
+
+/// The state after these revisions, or after those before the first that does not verify or does not fit.
+fn fold(before: &Applied, page: &[Revision]) -> (Applied, Result<(), FollowError>) {
+    let mut snapshot = Snapshot::clone(&before.snapshot);
+    let (mut directory, mut head) = (before.directory.clone(), before.head);
+    let mut outcome = Ok(());
+    for (index, revision) in page.iter().enumerate() {
+        let changes = match verify_revision(revision, &head, &directory) {
+            Ok(changes) => changes,
+            Err(error) => {
+                outcome = Err(error.into());
+                break;
+            }
+        };
+        if let Err(reason) = snapshot.advance(&changes) {
+            let (state, _) = fold(before, &page[..index]);
+            let number = revision.number;
+            return (state, Err(FollowError::Unfit { number, reason }));
+        }
+        if changes.iter().any(|change| matches!(change, Change::PutNode { .. })) {
+            directory = Arc::new(directory.next(&snapshot));
+            for node in directory.refused() {
+                tracing::error!(%node, revision = revision.number, "the installation root did not endorse this node as it stands");
+            }
+        }
+        head = ChainHead::of(revision);
+    }
+    let snapshot = Arc::new(snapshot);
+    (
+        Applied {
+            snapshot,
+            directory,
+            head,
+        },
+        outcome,
+    )
 }
 
 #[cfg(test)]

@@ -50,8 +50,6 @@ pub enum Context {
     Endorsement,
     /// A link of an audit chain.
     Audit,
-    /// A bearer token.
-    Token,
     /// What a process tells about itself: role, version, revision applied, keys held.
     Announcement,
     /// What control orders the others to do.
@@ -60,14 +58,13 @@ pub enum Context {
 
 impl Context {
     /// Every context.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 8] = [
         Self::Statement,
         Self::Envelope,
         Self::Answer,
         Self::Revision,
         Self::Endorsement,
         Self::Audit,
-        Self::Token,
         Self::Announcement,
         Self::Order,
     ];
@@ -81,7 +78,6 @@ impl Context {
             Self::Revision => "bulkhead revision v1",
             Self::Endorsement => "bulkhead endorsement v1",
             Self::Audit => "bulkhead audit v1",
-            Self::Token => "bulkhead token v1",
             Self::Announcement => "bulkhead announcement v1",
             Self::Order => "bulkhead order v1",
         }
@@ -90,7 +86,7 @@ impl Context {
     /// Whether a node of this role may say such a thing. Endorsements come from the installation root, never from a node.
     pub const fn may_be_said_by(self, role: Role) -> bool {
         match self {
-            Self::Statement | Self::Envelope | Self::Token => matches!(role, Role::Frontend),
+            Self::Statement | Self::Envelope => matches!(role, Role::Frontend),
             Self::Answer => matches!(role, Role::Signer),
             Self::Revision | Self::Order => matches!(role, Role::Control),
             Self::Audit | Self::Announcement => true,

@@ -5,8 +5,6 @@ use std::{
     time::Duration,
 };
 
-use base64::{Engine, engine::general_purpose::STANDARD};
-
 use super::Config;
 use crate::telemetry::parse_filter;
 
@@ -155,7 +153,6 @@ impl Config {
             ("signer.operation_limit", signer.operation_limit),
             ("signer.heartbeat", signer.heartbeat),
             ("signer.sweep", signer.sweep),
-            ("signer.claim_after", signer.claim_after),
             ("signer.clock_limit", signer.clock_limit),
             ("registry.poll", registry.poll),
             ("registry.enrolment", registry.enrolment),
@@ -196,14 +193,6 @@ impl Config {
             return refuse(
                 "place.public_url",
                 "must begin with http:// and have no slash at the end: CRL and OCSP are fetched without TLS",
-            );
-        }
-        if !place.root_public_key.is_empty()
-            && !STANDARD.decode(&place.root_public_key).is_ok_and(|key| key.len() == 32)
-        {
-            return refuse(
-                "place.root_public_key",
-                "must be 32 bytes in base64, as `identity/root.pub` has them, or empty",
             );
         }
         parse_filter("telemetry.filter", &telemetry.filter)
@@ -331,7 +320,6 @@ mod tests {
             ("[store]\nwal_autocheckpoint = 10", "store.wal_autocheckpoint"),
             ("[place]\npublic_url = \"https://x\"", "place.public_url"),
             ("[place]\npublic_url = \"http://x/\"", "place.public_url"),
-            ("[place]\nroot_public_key = \"AAAA\"", "place.root_public_key"),
             ("[telemetry]\nfilter = \"x=loud\"", "telemetry.filter"),
         ] {
             let error = error(text);

@@ -30,8 +30,6 @@ pub struct Place {
     pub public_url: String,
     /// Names and addresses, besides the addresses listened on, by which clients call this server. Default none.
     pub names: Vec<String>,
-    /// Public half of the installation root, base64. Empty: the one in the data directory. Default empty.
-    pub root_public_key: String,
 }
 
 impl Default for Place {
@@ -43,7 +41,6 @@ impl Default for Place {
             metrics_listen: loopback(9464),
             public_url: "http://127.0.0.1:8080".into(),
             names: Vec::new(),
-            root_public_key: String::new(),
         }
     }
 }
@@ -243,9 +240,6 @@ pub struct Signer {
     /// How often jobs past their time are ended. Default 250ms.
     #[serde(with = "humantime_serde")]
     pub sweep: Duration,
-    /// How long a job may wait before it is claimed from the ledger without a delivery. Default 1s.
-    #[serde(with = "humantime_serde")]
-    pub claim_after: Duration,
     /// Greatest difference from store time at which jobs are taken. Default 2s.
     #[serde(with = "humantime_serde")]
     pub clock_limit: Duration,
@@ -262,7 +256,6 @@ impl Default for Signer {
             lease: Duration::from_secs(2),
             heartbeat: Duration::from_millis(500),
             sweep: Duration::from_millis(250),
-            claim_after: Duration::from_secs(1),
             clock_limit: Duration::from_secs(2),
         }
     }

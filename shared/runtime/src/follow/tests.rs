@@ -1,6 +1,6 @@
 //! Following a chain that grows, is tampered with, or cannot be reached.
 
-use domain::{bytes::Digest, issuer::Role, registry::Change};
+use domain::{bytes::Digest, issuer::Role};
 use wire::{
     signed::NodeKey,
     trust::{RootKey, endorse, revision},
@@ -171,6 +171,7 @@ async fn a_chain_that_was_rewritten_is_refused() {
 #[tokio::test]
 async fn a_signed_change_that_does_not_fit_is_refused() {
     let scene = Scene::new();
+    (1..=3).for_each(|n| scene.block(n));
     let profile = domain::template::tls_server(
         "p".parse().unwrap(),
         domain::policy::KeyAlgorithm::Rsa,
@@ -178,14 +179,22 @@ async fn a_signed_change_that_does_not_fit_is_refused() {
         "RSA",
         "SHA-256",
     );
-    scene.append(&[Change::PutProfile {
-        profile: domain::issuer::Profile { version: 7, ..profile }.into(),
-    }]);
+    let profile = domain::issuer::Profile { version: 7, ..profile }.into();
+    scene.append(&[
+        Change::BlockKey { spki: Digest([9; 32]) },
+        Change::PutProfile { profile },
+    ]);
+    scene.block(4);
     assert!(matches!(
         scene.follower.catch_up().await,
-        Err(FollowError::Unfit { number: 2, .. })
+        Err(FollowError::Unfit { number: 5, .. })
     ));
-    assert_eq!(scene.follower.applied().load().revision(), 1);
+    let applied = scene.follower.applied().load_full();
+    assert_eq!(
+        (applied.revision(), applied.snapshot.blocked_keys.len()),
+        (4, 3),
+        "half a revision is in force"
+    );
 }
 
 #[tokio::test]

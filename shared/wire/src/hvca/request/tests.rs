@@ -1,6 +1,7 @@
 //! Bodies as the clients of this API send them.
 
 use domain::request::{QualifiedStatements, RequestedSan, RequestedValidity, TypeAndValue};
+use proptest::prelude::*;
 
 use super::*;
 
@@ -229,4 +230,52 @@ fn the_schemas_are_schemas_and_name_every_field() {
         panic!("an object schema")
     };
     assert!(schema.properties.contains_key("public_key_signature"));
+}
+
+fn json() -> impl Strategy<Value = Value> {
+    let text = prop_oneof!["[a-z_]{0,8}", Just("common_name".to_owned()), ".{0,8}"];
+    let leaf = prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        any::<i64>().prop_map(Value::from),
+        any::<f64>().prop_map(Value::from),
+        text.clone().prop_map(Value::from),
+    ];
+    leaf.prop_recursive(4, 32, 6, move |inner| {
+        prop_oneof![
+            proptest::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+            proptest::collection::btree_map(text.clone(), inner, 0..4)
+                .prop_map(|fields| Value::Object(fields.into_iter().collect())),
+        ]
+    })
+}
+
+proptest! {
+    #[test]
+    fn whatever_stands_in_a_field_it_is_read_or_refused_by_a_name(which: prop::sample::Index, value in json()) {
+        let mut fields = serde_json::to_value(least()).unwrap();
+        let names: Vec<String> = fields.as_object().unwrap().keys().cloned().collect();
+        fields["subject_dn"].as_object_mut().unwrap().remove("single");
+        let name = &names[which.index(names.len())];
+        fields[name] = value;
+        match CertificateRequest::from_json(&serde_json::to_vec(&fields).unwrap()) {
+            Ok(read) => {
+                let again = CertificateRequest::from_json(&serde_json::to_vec(&read).unwrap());
+                prop_assert_eq!(again, Ok(read), "what is written is not what was read");
+            }
+            Err(BadDocument::Field { field, problem }) => {
+                prop_assert!(field.starts_with(name.as_str()), "{}: {}", field, problem);
+                prop_assert!(!problem.is_empty());
+            }
+            Err(other) => prop_assert!(false, "{}", other),
+        }
+    }
+
+    #[test]
+    fn no_body_makes_the_readers_panic(body in proptest::collection::vec(any::<u8>(), 0..64)) {
+        let _ = CertificateRequest::from_json(&body);
+        let _ = crate::hvca::Login::from_json(&body);
+        let _ = crate::hvca::Revoke::from_json(&body);
+        let _ = crate::hvca::Rekey::from_json(&body);
+    }
 }
