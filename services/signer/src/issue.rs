@@ -55,6 +55,20 @@ pub struct Issue {
 impl Issue {
     /// Takes every job of the run to its end and says so, job by job. Blocks; panics of one job are its own.
     pub fn run(&self, run: u64, lane: &Lane, jobs: &[Begun]) {
+        if let Err(message) = shielded(|| self.run_jobs(run, lane, jobs)) {
+            // Between two jobs: none of them is to blame. Those that have come to their end already are not put back.
+            tracing::error!(%lane, message, "a run panicked outside of its jobs: {message}");
+            self.metrics.panics.inc();
+            for Begun { job, turn, .. } in jobs {
+                let result = Err(Failure::Store);
+                let (job, turn) = (*job, *turn);
+                self.tell(News::Ran { run, job, turn, result });
+            }
+        }
+        self.tell(News::RunEnded(run));
+    }
+
+    fn run_jobs(&self, run: u64, lane: &Lane, jobs: &[Begun]) {
         let checked: Vec<(&Begun, Result<Checked, Failure>)> = jobs
             .iter()
             .map(|begun| (begun, self.shield(begun, || self.check(begun))))
@@ -79,7 +93,6 @@ impl Issue {
             let (job, turn) = (begun.job, begun.turn);
             self.tell(News::Ran { run, job, turn, result });
         }
-        self.tell(News::RunEnded(run));
     }
 
     fn shield<T>(&self, begun: &Begun, job: impl FnOnce() -> Result<T, Failure>) -> Result<T, Failure> {

@@ -14,6 +14,8 @@ mod record;
 mod report;
 mod sign;
 mod sweep;
+#[cfg(test)]
+mod tests;
 mod worker;
 
 use std::{

@@ -358,7 +358,7 @@ impl Worker {
         };
         going.progress = Instant::now();
         if !going.left.remove(&(job, turn)) {
-            tracing::warn!(%job, turn, "job {job} comes back after it was given up: dropped");
+            tracing::warn!(%job, turn, "job {job} had come to its end before: dropped");
             return;
         }
         let result = result.map(|signed| {

@@ -1,0 +1,8 @@
+//! The whole signer against the real ledger, broker and soft keys.
+
+mod bench;
+mod faults;
+mod messages;
+mod statements;
+mod stopping;
+mod token;
