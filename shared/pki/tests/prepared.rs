@@ -5,7 +5,7 @@ mod common;
 
 use std::sync::LazyLock;
 
-use common::{Authority, KINDS, Kind, key, public_key, serial};
+use common::{Authority, KINDS, key, kinds::Kind, public_key, serial};
 use domain::{
     issuer::Profile,
     key::KeyType,

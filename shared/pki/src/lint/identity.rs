@@ -1,8 +1,9 @@
 //! Version, serial number, signature algorithm, issuer and validity (RFC 5280, 4.1.2.1 to 4.1.2.5).
 
+use aws_lc_rs::digest::{SHA1_FOR_LEGACY_USE_ONLY, SHA256, digest};
 use domain::key::SignatureAlgorithm;
 
-use super::{Leaf, Rule, Verdict, ensure, extension::ExtensionKind};
+use super::{Leaf, Rule, Verdict, ensure};
 
 pub(super) const RULES: &[Rule] = &[
     Rule::leaf("version-3", "RFC 5280 4.1.2.1", "", version),
@@ -36,7 +37,12 @@ pub(super) const RULES: &[Rule] = &[
         "",
         authority_key_identifier,
     ),
-    Rule::leaf("subject-key-identifier", "RFC 5280 4.2.1.2", "", subject_key_identifier),
+    Rule::leaf(
+        "subject-key-identifier",
+        "RFC 5280 4.2.1.2; RFC 7093 2",
+        "",
+        subject_key_identifier,
+    ),
 ];
 
 fn version(leaf: &Leaf<'_>) -> Verdict {
@@ -157,15 +163,14 @@ fn authority_key_identifier(leaf: &Leaf<'_>) -> Verdict {
     })
 }
 
-/// Optional in these certificates; when there is one it says something.
+/// Derived from the key: 160 bits of a hash of the BIT STRING's contents, of SHA-256 or, as long was usual, of SHA-1.
 fn subject_key_identifier(leaf: &Leaf<'_>) -> Verdict {
-    let extensions = &leaf.tbs.extensions;
-    let present = extensions.find(ExtensionKind::SubjectKeyIdentifier).is_some();
-    ensure(
-        !present
-            || extensions
-                .subject_key_identifier
-                .is_some_and(|id| (4..=64).contains(&id.len())),
-        || "the subjectKeyIdentifier has less than 4 or more than 64 bytes".into(),
-    )
+    let Some(identifier) = leaf.tbs.extensions.subject_key_identifier else {
+        return Ok(());
+    };
+    let hash = |algorithm| digest(algorithm, leaf.tbs.public_key.bits);
+    let derived = hash(&SHA256).as_ref()[..20] == *identifier || hash(&SHA1_FOR_LEGACY_USE_ONLY).as_ref() == identifier;
+    ensure(derived, || {
+        "the subjectKeyIdentifier is not derived from the public key".into()
+    })
 }

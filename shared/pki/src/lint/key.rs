@@ -18,6 +18,7 @@ pub(super) const RULES: &[Rule] = &[
     ),
     Rule::leaf("key-bits", "RFC 5280 4.1", "public_key", whole_bytes),
     Rule::leaf("key-rsa-modulus", "RFC 8017 3.1; BR 6.1.5", "public_key", rsa_modulus),
+    Rule::leaf("key-rsa-factors", "BR 6.1.6", "public_key", rsa_factors),
     Rule::leaf("key-rsa-exponent", "RFC 8017 3.1; BR 6.1.6", "public_key", rsa_exponent),
     Rule::leaf(
         "key-ec-uncompressed",
@@ -38,6 +39,8 @@ pub(super) struct PublicKey<'a> {
     pub algorithm: &'a [u8],
     /// Unused bits at the end of the BIT STRING.
     pub unused: u8,
+    /// The bytes of the BIT STRING.
+    pub bits: &'a [u8],
     pub material: Material<'a>,
 }
 
@@ -97,6 +100,7 @@ impl<'a> PublicKey<'a> {
             whole,
             algorithm,
             unused,
+            bits: bytes,
             material,
         })
     }
@@ -146,6 +150,59 @@ fn rsa_modulus(leaf: &Leaf<'_>) -> Verdict {
     let odd = modulus.last().is_some_and(|last| last & 1 == 1);
     ensure(odd && rsa_type(modulus).is_some(), || {
         "the modulus is not an odd number of exactly 2048, 3072 or 4096 bits".into()
+    })
+}
+
+/// Products of the odd primes below 752, as many in each as fit: one division by a product does for all its primes.
+const PRODUCTS: [u64; 19] = products();
+
+const fn products() -> [u64; 19] {
+    let mut products = [1_u64; 19];
+    let mut at = 0;
+    let mut number: u64 = 3;
+    while number < 752 {
+        let mut divisor = 3;
+        while divisor * divisor <= number && !number.is_multiple_of(divisor) {
+            divisor += 2;
+        }
+        if divisor * divisor > number {
+            if products[at].checked_mul(number).is_none() {
+                at += 1;
+            }
+            products[at] *= number;
+        }
+        number += 2;
+    }
+    products
+}
+
+/// Whether the number has an odd prime factor below 752.
+pub(super) fn has_small_factor(modulus: &[u8]) -> bool {
+    let limbs = modulus.rchunks(8).rev();
+    PRODUCTS.iter().any(|&product| {
+        let remainder = limbs.clone().fold(0, |remainder, limb| {
+            let limb = limb.iter().fold(0, |value, byte| value << 8 | u64::from(*byte));
+            let value = u128::from(remainder) << 64 | u128::from(limb);
+            u64::try_from(value % u128::from(product)).unwrap_or_default()
+        });
+        common_factor(product, remainder)
+    })
+}
+
+/// Whether two numbers have a factor in common; everything has one with 0.
+const fn common_factor(mut a: u64, mut b: u64) -> bool {
+    while b != 0 {
+        (a, b) = (b, a % b);
+    }
+    a != 1
+}
+
+fn rsa_factors(leaf: &Leaf<'_>) -> Verdict {
+    let Material::Rsa { modulus, .. } = leaf.tbs.public_key.material else {
+        return Ok(());
+    };
+    ensure(rsa_modulus(leaf).is_err() || !has_small_factor(modulus), || {
+        "the modulus has a prime factor below 752".into()
     })
 }
 

@@ -1,7 +1,7 @@
 //! Extensions as such, and those that point elsewhere: authorityInfoAccess, cRLDistributionPoints, certificatePolicies
 //! (RFC 5280, 4.2, 4.2.1.4, 4.2.1.13, 4.2.2.1).
 
-use domain::issuer::Purpose;
+use domain::{issuer::Purpose, policy::SubjectDaPolicy};
 
 use super::{
     Leaf, Rule, Verdict, ensure,
@@ -46,10 +46,11 @@ pub(super) const RULES: &[Rule] = &[
     Rule::leaf("crl-point-shard", "RFC 5280 4.2.1.13, 5.2.5", "", crl_point_shard),
     Rule::leaf(
         "revocation-information",
-        "BR 4.9.11, 7.1.2.7.6",
+        "BR 4.9.11, 7.1.2.7.6, 7.1.2.8.2; RFC 6960 4.2.2.2.1",
         "",
         revocation_information,
     ),
+    Rule::leaf("policy-own", "profile certificate_policies", "", policy_own),
     Rule::leaf("policy-repeated", "RFC 5280 4.2.1.4", "", policy_repeated),
     Rule::leaf("policy-any", "BR 7.1.2.7.9", "", policy_any),
     Rule::leaf(
@@ -117,13 +118,17 @@ fn permitted(leaf: &Leaf<'_>, extension: &Extension<'_>) -> Option<bool> {
         .map(|(_, policy)| policy.critical)
 }
 
-/// Only what the lint knows, or the profile names.
+/// Only what belongs into every certificate, or has a place in the profile.
 fn extension_expected(leaf: &Leaf<'_>) -> Verdict {
+    let policy = &leaf.profile.policy;
     leaf.tbs.extensions.all.iter().try_for_each(|extension| {
         let expected = match extension.kind {
             Kind::Other | Kind::IssuerAltName | Kind::FreshestCrl | Kind::SubjectInfoAccess => {
                 permitted(leaf, extension).is_some()
             }
+            Kind::SubjectDirectoryAttributes => policy.subject_da != SubjectDaPolicy::default(),
+            Kind::QualifiedStatements => policy.qualified_statements.is_some(),
+            Kind::MsTemplate => policy.ms_extension_template.is_some(),
             _ => true,
         };
         blaming(extension, expected, |label| format!("{label} is not in the profile"))
@@ -252,16 +257,40 @@ fn crl_point_shard(leaf: &Leaf<'_>) -> Verdict {
     Ok(())
 }
 
-/// Whoever is not an OCSP signer can be looked up.
+/// OCSP signers are not looked up; whoever else it is has a CRL, and URLs of OCSP and of the issuer's certificate.
 fn revocation_information(leaf: &Leaf<'_>) -> Verdict {
     let extensions = &leaf.tbs.extensions;
-    let ocsp = extensions
-        .authority_info_access
-        .iter()
-        .any(|access| access.method == oid::ACCESS_OCSP);
     let listed = extensions.find(Kind::CrlDistributionPoints).is_some();
-    ensure(ocsp || listed || leaf.profile.purpose == Purpose::OcspSigner, || {
-        "there is neither an OCSP URL nor a CRL distribution point".into()
+    let access = extensions.find(Kind::AuthorityInfoAccess).is_some();
+    if leaf.profile.purpose == Purpose::OcspSigner {
+        return ensure(!listed && !access, || {
+            "an OCSP signer's certificate has a CRL distribution point or authorityInfoAccess".into()
+        });
+    }
+    let has = |method: &[u8]| {
+        extensions
+            .authority_info_access
+            .iter()
+            .any(|access| access.method == method)
+    };
+    let empty = access && extensions.authority_info_access.is_empty();
+    ensure(
+        listed && (empty || has(oid::ACCESS_OCSP) && has(oid::ACCESS_CA_ISSUERS)),
+        || "there is no CRL distribution point, no OCSP URL, or no URL of the issuer's certificate".into(),
+    )
+}
+
+/// Exactly those of the profile, in its order.
+fn policy_own(leaf: &Leaf<'_>) -> Verdict {
+    let wanted = &leaf.profile.certificate_policies;
+    let policies = &leaf.tbs.extensions.certificate_policies;
+    let exact = policies.len() == wanted.len()
+        && policies
+            .iter()
+            .zip(wanted)
+            .all(|(policy, wanted)| is_dotted(policy.oid, wanted));
+    ensure(exact, || {
+        format!("the policies are not those of the profile: {}", wanted.join(", "))
     })
 }
 

@@ -1,7 +1,12 @@
 //! The subject's distinguished name (RFC 5280, 4.1.2.6 and appendix A.1; BR 7.1.4).
 
 use super::{
-    Leaf, Rule, Verdict, ensure, extension::ExtensionKind, names, oid, parser::tag, primitive::dotted, tbs::Attribute,
+    Leaf, Rule, Verdict, ensure,
+    extension::ExtensionKind,
+    names, oid,
+    parser::tag,
+    primitive::{dotted, is_dotted},
+    tbs::Attribute,
 };
 
 pub(super) const RULES: &[Rule] = &[
@@ -10,6 +15,12 @@ pub(super) const RULES: &[Rule] = &[
         "RFC 5280 4.1.2.4; BR 7.1.4.1",
         "subject_dn",
         single_valued,
+    ),
+    Rule::leaf(
+        "subject-attribute-expected",
+        "profile subject_dn.extra_attributes",
+        "subject_dn.extra_attributes",
+        expected,
     ),
     Rule::leaf("subject-order", "BR 7.1.4.2", "subject_dn", order),
     Rule::leaf("subject-repeated", "BR 7.1.4.1", "subject_dn", repeated),
@@ -171,6 +182,18 @@ fn single_valued(leaf: &Leaf<'_>) -> Verdict {
     let attributes = &leaf.tbs.subject.attributes;
     ensure(attributes.is_sorted_by(|a, b| a.rdn < b.rdn), || {
         "a relative distinguished name has more than one attribute".into()
+    })
+}
+
+/// Attributes without a field of their own have a place in the profile.
+fn expected(leaf: &Leaf<'_>) -> Verdict {
+    let known = &leaf.profile.policy.subject_dn.extra_attributes;
+    each(leaf, |attribute| {
+        let own_field = attribute.kind.field != OTHER.field;
+        ensure(
+            own_field || known.keys().any(|oid| is_dotted(attribute.oid, oid)),
+            || format!("{} is not in the profile", label(attribute)),
+        )
     })
 }
 

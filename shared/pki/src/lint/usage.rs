@@ -1,8 +1,14 @@
 //! Key usage, extended key usage and basic constraints (RFC 5280, 4.2.1.3, 4.2.1.9 and 4.2.1.12).
 
-use domain::{issuer::Purpose, request::KeyUsage};
+use domain::{issuer::Purpose, policy::Flag, request::KeyUsage};
 
-use super::{Leaf, Rule, Verdict, ensure, extension::ExtensionKind, key::Material, oid, primitive::dotted};
+use super::{
+    Leaf, Rule, Verdict, ensure,
+    extension::ExtensionKind,
+    key::Material,
+    oid,
+    primitive::{dotted, is_dotted},
+};
 
 pub(super) const RULES: &[Rule] = &[
     Rule::leaf("key-usage-empty", "RFC 5280 4.2.1.3", "key_usages", usage_empty),
@@ -17,6 +23,13 @@ pub(super) const RULES: &[Rule] = &[
         "RFC 5280 4.2.1.12",
         "key_usages",
         usage_for_purpose,
+    ),
+    Rule::leaf("key-usage-own", "profile key_usages", "key_usages", usage_own),
+    Rule::leaf(
+        "purpose-own",
+        "profile extended_key_usages",
+        "extended_key_usages",
+        purpose_own,
     ),
     Rule::leaf("key-usage-agreement", "RFC 5280 4.2.1.3", "key_usages", usage_agreement),
     Rule::leaf("leaf-key-usage", "RFC 5280 4.2.1.3, 4.2.1.9", "key_usages", leaf_usage),
@@ -86,6 +99,52 @@ use KeyUsage::{
     ContentCommitment, CrlSign, DataEncipherment, DecipherOnly, DigitalSignature, EncipherOnly, KeyAgreement,
     KeyCertificateSign, KeyEncipherment,
 };
+
+/// The bits that the profile fixes are as it fixes them.
+fn usage_own(leaf: &Leaf<'_>) -> Verdict {
+    let policy = &leaf.profile.policy.key_usages;
+    let usage = leaf.tbs.extensions.key_usage.unwrap_or_default();
+    let fixed = [
+        (DigitalSignature, policy.digital_signature),
+        (ContentCommitment, policy.content_commitment),
+        (KeyEncipherment, policy.key_encipherment),
+        (DataEncipherment, policy.data_encipherment),
+        (KeyAgreement, policy.key_agreement),
+        (KeyCertificateSign, policy.key_certificate_sign),
+        (CrlSign, policy.crl_sign),
+        (EncipherOnly, policy.encipher_only),
+        (DecipherOnly, policy.decipher_only),
+    ];
+    for (name, flag) in fixed {
+        let set = usage & bit(name) != 0;
+        let kept = match flag {
+            Flag::Optional => true,
+            Flag::StaticTrue => set,
+            Flag::StaticFalse => !set,
+        };
+        ensure(kept, || {
+            format!(
+                "{name:?} is {}set, and the profile fixes it otherwise",
+                if set { "" } else { "not " }
+            )
+        })?;
+    }
+    Ok(())
+}
+
+/// Where the profile fixes the purposes, exactly these in its order.
+fn purpose_own(leaf: &Leaf<'_>) -> Verdict {
+    let policy = &leaf.profile.policy.extended_key_usages.ekus;
+    let purposes = leaf.tbs.extensions.extended_key_usage.as_deref().unwrap_or_default();
+    let exact = purposes.len() == policy.list.len()
+        && purposes
+            .iter()
+            .zip(&policy.list)
+            .all(|(purpose, wanted)| is_dotted(purpose, wanted.as_str()));
+    ensure(!policy.is_static || exact, || {
+        "the purposes are not those that the profile fixes".into()
+    })
+}
 
 fn usage_empty(leaf: &Leaf<'_>) -> Verdict {
     ensure(leaf.tbs.extensions.key_usage != Some(0), || {

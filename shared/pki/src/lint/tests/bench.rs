@@ -5,13 +5,16 @@ use domain::{
     id::Serial,
     issuer::{Issuer, IssuerState, Profile, Purpose, Usage},
     key::{KeyType, SignatureAlgorithm},
-    policy::{CustomExtensionPolicy, KeyAlgorithm, Presence, ValueType},
+    policy::{
+        CustomExtensionPolicy, Flag, IntegerPolicy, KeyAlgorithm, KeyUsagesPolicy, MsExtensionTemplatePolicy, Policy,
+        Presence, QcPdsPolicy, QualifiedStatementsPolicy, SemanticsPolicy, StringPolicy, TypeAndValuePolicy, ValueType,
+    },
 };
 
 use super::{
     super::{Finding, LintContext, lint_ca_chain},
     draft::*,
-    writer::{bits, dns, ia5, int, ip, list, mail, octets, oid, printable, rdn, seq, tlv, uri, utc, utf8},
+    writer::{bits, dns, ia5, int, ip, list, mail, oid, printable, rdn, seq, tlv, uri, utc, utf8},
 };
 
 /// A good certificate and its surroundings, to be altered.
@@ -77,13 +80,7 @@ impl Bench {
             "ECDSA",
             "SHA-256",
         );
-        let custom = CustomExtensionPolicy {
-            presence: Presence::Optional,
-            critical: true,
-            value_type: ValueType::Nil,
-            value_format: serde_json::from_str("\"\"").unwrap(),
-        };
-        profile.policy.custom_extensions.insert(CUSTOM.into(), custom);
+        open(&mut profile.policy);
         let mut serial = vec![0x01; 16];
         serial[15] = 0x23;
         let crl = issuer.crl_url(Serial::from_bytes(&serial).unwrap());
@@ -104,7 +101,7 @@ impl Bench {
             signature: bits(&seq(&[&int(&[1]), &int(&[2])])),
         };
         leaf.add(AUTHORITY_KEY_ID, false, seq(&[&tlv(0x80, &[ISSUER_KEY_ID])]));
-        leaf.add(SUBJECT_KEY_ID, false, octets(&[0xc3; 20]));
+        leaf.add(SUBJECT_KEY_ID, false, vec![]);
         leaf.add(KEY_USAGE, true, tlv(0x03, &[&[0x07, 0x80]]));
         leaf.add(BASIC_CONSTRAINTS, true, seq(&[]));
         leaf.add(EXTENDED_KEY_USAGE, false, seq(&[&oid(SERVER_AUTH)]));
@@ -217,6 +214,7 @@ impl Bench {
         for oid in [ALTERNATIVE_NAMES, ACCESS, CRL_POINTS, POLICIES] {
             self.remove(oid);
         }
+        self.profile.certificate_policies.clear();
         self.add(NO_CHECK, false, vec![0x05, 0x00]);
     }
 
@@ -250,9 +248,9 @@ impl Bench {
             rdn(UNIT, &utf8("Two")),
             rdn("2.5.4.5", &printable("4711")),
             rdn(EMAIL, &ia5("jo@example.com")),
-            rdn("2.5.4.12", &utf8("Dr")),
-            rdn("1.3.6.1.4.1.99999.7", &int(&[7])),
-            rdn("1.3.6.1.4.1.99999.7", &int(&[5])),
+            rdn(TITLE, &utf8("Dr")),
+            rdn(EXTRA, &int(&[7])),
+            rdn(EXTRA, &int(&[5])),
             rdn(COMMON_NAME, &utf8("Jo Doe")),
         ];
         self.add(
@@ -296,12 +294,34 @@ impl Bench {
         self.san(names);
     }
 
+    /// Sets the policies, and that the profile wants them.
+    pub(super) fn policies(&mut self, policies: &[&str]) {
+        self.profile.certificate_policies = policies.iter().map(|policy| (*policy).into()).collect();
+        let policies: Vec<_> = policies.iter().map(|policy| seq(&[&oid(policy)])).collect();
+        self.extension(POLICIES).value = list(&policies);
+    }
+
+    /// Gives its only policy a qualifier.
+    pub(super) fn qualify(&mut self, kind: &str, value: &[u8]) {
+        let policy = oid(&self.profile.certificate_policies[0]);
+        self.extension(POLICIES).value = seq(&[&seq(&[&policy, &seq(&[&seq(&[&oid(kind), value])])])]);
+    }
+
+    /// Sets where OCSP is, beside the right place of the issuer's certificate.
+    pub(super) fn ocsp_at(&mut self, location: &[u8]) {
+        let issuers = uri(&self.issuer.ca_issuers_url());
+        self.extension(ACCESS).value = seq(&[&access(1, location), &access(2, &issuers)]);
+    }
+
     /// Sets the contents of the key usage's BIT STRING.
     pub(super) fn usage(&mut self, content: &[u8]) {
         self.extension(KEY_USAGE).value = tlv(0x03, &[content]);
     }
 
+    /// Sets the purposes, and that the profile wants them.
     pub(super) fn purposes(&mut self, purposes: &[&str]) {
+        let policy = &mut self.profile.policy.extended_key_usages.ekus;
+        policy.list = purposes.iter().map(|purpose| (*purpose).into()).collect();
         let purposes: Vec<_> = purposes.iter().map(|purpose| oid(purpose)).collect();
         self.extension(EXTENDED_KEY_USAGE).value = list(&purposes);
     }
@@ -343,4 +363,50 @@ impl Bench {
             None => context.lint_certificate(&self.leaf.certificate(), &self.profile),
         }
     }
+}
+
+/// Lets a policy have nearly everything, so that one rule at a time can be broken.
+fn open(policy: &mut Policy) {
+    let text = || StringPolicy {
+        presence: Presence::Optional,
+        format: ".*".into(),
+    };
+    policy.key_usages = KeyUsagesPolicy {
+        digital_signature: Flag::Optional,
+        content_commitment: Flag::Optional,
+        key_encipherment: Flag::Optional,
+        data_encipherment: Flag::Optional,
+        key_agreement: Flag::Optional,
+        key_certificate_sign: Flag::Optional,
+        crl_sign: Flag::Optional,
+        encipher_only: Flag::Optional,
+        decipher_only: Flag::Optional,
+    };
+    for oid in [DOMAIN_COMPONENT, TITLE, EXTRA, OTHER_EXTRA] {
+        let any = TypeAndValuePolicy {
+            is_static: false,
+            value_type: ValueType::Der,
+            value_format: ".*".into(),
+            mincount: 0,
+            maxcount: 9,
+        };
+        policy.subject_dn.extra_attributes.insert(oid.into(), any);
+    }
+    policy.subject_da.gender = text();
+    policy.qualified_statements = Some(QualifiedStatementsPolicy {
+        semantics: SemanticsPolicy::default(),
+        etsi_qc_compliance: Flag::Optional,
+        etsi_qc_sscd_compliance: Flag::Optional,
+        etsi_qc_type: text(),
+        etsi_qc_retention_period: IntegerPolicy::default(),
+        etsi_qc_pds: QcPdsPolicy::default(),
+    });
+    policy.ms_extension_template = Some(MsExtensionTemplatePolicy::default());
+    let custom = CustomExtensionPolicy {
+        presence: Presence::Optional,
+        critical: true,
+        value_type: ValueType::Nil,
+        value_format: ".*".into(),
+    };
+    policy.custom_extensions.insert(CUSTOM.into(), custom);
 }

@@ -119,6 +119,7 @@ pub(super) const CASES: &[Case] = &[
     }),
     ("constraint-purpose", "no purpose at all", |b| {
         b.remove(EXTENDED_KEY_USAGE);
+        b.profile.policy.extended_key_usages.ekus.is_static = false;
         b.chain[0].add(EXTENDED_KEY_USAGE, false, seq(&[&oid(SERVER_AUTH)]));
     }),
 ];

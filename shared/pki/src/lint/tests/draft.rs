@@ -1,8 +1,12 @@
 //! Certificates made of parts, right or wrong.
 
+use aws_lc_rs::digest::{SHA256, digest};
 use domain::key::KeyType;
 
-use super::writer::{bits, int, list, octets, oid, printable, rdn, seq, tlv, utc, utf8};
+use super::{
+    super::{key::PublicKey, parser::Element},
+    writer::{bits, int, list, octets, oid, printable, rdn, seq, tlv, utc, utf8},
+};
 
 /// An extension, part by part.
 #[derive(Clone)]
@@ -10,6 +14,7 @@ pub(super) struct Extension {
     pub oid: &'static str,
     /// Contents of the BOOLEAN, or nothing.
     pub critical: &'static [u8],
+    /// For a subjectKeyIdentifier, nothing stands for the one that the key has.
     pub value: Vec<u8>,
 }
 
@@ -47,7 +52,11 @@ impl Draft {
                 } else {
                     tlv(0x01, &[extension.critical])
                 };
-                seq(&[&oid(extension.oid), &critical, &octets(&extension.value)])
+                let value = match extension.value.as_slice() {
+                    [] if extension.oid == SUBJECT_KEY_ID => &key_identifier(&self.public_key),
+                    value => value,
+                };
+                seq(&[&oid(extension.oid), &critical, &octets(value)])
             })
             .collect();
         seq(&[
@@ -133,6 +142,9 @@ pub(super) const COUNTRY: &str = "2.5.4.6";
 pub(super) const ORGANIZATION: &str = "2.5.4.10";
 pub(super) const UNIT: &str = "2.5.4.11";
 pub(super) const EMAIL: &str = "1.2.840.113549.1.9.1";
+pub(super) const TITLE: &str = "2.5.4.12";
+pub(super) const EXTRA: &str = "1.3.6.1.4.1.99999.7";
+pub(super) const OTHER_EXTRA: &str = "1.3.6.1.4.1.99999.8";
 pub(super) const DOMAIN_COMPONENT: &str = "0.9.2342.19200300.100.1.25";
 pub(super) const AUTHORITY_KEY_ID: &str = "2.5.29.35";
 pub(super) const SUBJECT_KEY_ID: &str = "2.5.29.14";
@@ -178,11 +190,26 @@ pub(super) fn p256() -> Vec<u8> {
     ec_key("1.2.840.10045.3.1.7", &hex(P256_POINT))
 }
 
-/// An RSA key of so many bytes. Nobody factors the modulus, so that any odd number does.
+/// An RSA key of so many bytes. Nobody knows the factors of its modulus, but that none is small.
 pub(super) fn rsa(bytes: usize, exponent: &[u8]) -> Vec<u8> {
-    let mut modulus = vec![0xc5; bytes + 1];
-    modulus[0] = 0;
+    let mut modulus: Vec<u8> = (1..=251).cycle().map(|at: u8| at | 1).take(bytes + 1).collect();
+    modulus[..2].copy_from_slice(&[0, 0xc5]);
+    let remainder = |modulus: &[u8], prime: u32| {
+        modulus
+            .iter()
+            .fold(0, |value, byte| (value << 8 | u32::from(*byte)) % prime)
+    };
+    while (3..752).any(|number| remainder(&modulus, number) == 0) {
+        let last = modulus.len() - 2;
+        modulus[last] += 1;
+    }
     rsa_of(&modulus, exponent)
+}
+
+/// The subjectKeyIdentifier for a public key by RFC 7093, method 1.
+fn key_identifier(public_key: &[u8]) -> Vec<u8> {
+    let key = Element::only(public_key).and_then(PublicKey::read).unwrap();
+    octets(&digest(&SHA256, key.bits).as_ref()[..20])
 }
 
 pub(super) fn rsa_of(modulus: &[u8], exponent: &[u8]) -> Vec<u8> {

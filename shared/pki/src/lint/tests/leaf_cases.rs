@@ -1,6 +1,9 @@
-//! Failures in the fields and extensions of a certificate, all but its names.
+//! Failures in the fields of a certificate, its key, its usages and what is around it.
 
-use domain::{issuer::Purpose, policy::KeyAlgorithm};
+use domain::{
+    issuer::Purpose,
+    policy::{Flag, KeyAlgorithm},
+};
 
 use super::{Case, draft::*, writer::*};
 
@@ -143,6 +146,9 @@ pub(super) const CASES: &[Case] = &[
         let name = tlv(0xa1, &[&tlv(0xa4, &[&list(&[rdn(COMMON_NAME, &utf8("a"))])])]);
         b.extension(AUTHORITY_KEY_ID).value = seq(&[&key, &name, &tlv(0x82, &[&[1]])]);
     }),
+    ("subject-key-identifier", "another key's", |b| {
+        b.extension(SUBJECT_KEY_ID).value = octets(&[1; 20])
+    }),
     ("subject-key-identifier", "empty", |b| {
         b.extension(SUBJECT_KEY_ID).value = octets(&[])
     }),
@@ -177,6 +183,14 @@ pub(super) const CASES: &[Case] = &[
     ("key-rsa-modulus", "negative", |b| {
         b.become_rsa();
         b.public_key = rsa_of(&[0xc5; 256], &[1, 0, 1]);
+    }),
+    ("key-rsa-factors", "251 and others", |b| {
+        b.become_rsa();
+        b.public_key = rsa_of(&[&[0], &[0xc5; 256][..]].concat(), &[1, 0, 1]);
+    }),
+    ("key-rsa-factors", "751", |b| {
+        b.become_rsa();
+        b.public_key = rsa_of(&multiple(751), &[1, 0, 1]);
     }),
     ("key-rsa-exponent", "3", |b| {
         b.become_rsa();
@@ -244,6 +258,20 @@ pub(super) const CASES: &[Case] = &[
         b.purposes(&[CLIENT_AUTH]);
         b.usage(&[0x05, 0x20]);
     }),
+    ("key-usage-own", "a bit too few", |b| {
+        b.profile.policy.key_usages.content_commitment = Flag::StaticTrue
+    }),
+    ("key-usage-own", "a bit too many", |b| {
+        b.profile.policy.key_usages.digital_signature = Flag::StaticFalse
+    }),
+    ("key-usage-own", "none at all", |b| {
+        b.profile.policy.key_usages.digital_signature = Flag::StaticTrue;
+        b.remove(KEY_USAGE);
+    }),
+    ("purpose-own", "one more", |b| {
+        b.profile.policy.extended_key_usages.ekus.list.clear()
+    }),
+    ("purpose-own", "none at all", |b| b.remove(EXTENDED_KEY_USAGE)),
     ("key-usage-agreement", "encipherOnly alone", |b| b.usage(&[0x00, 0x81])),
     ("key-usage-agreement", "both", |b| b.usage(&[0x07, 0x89, 0x80])),
     ("leaf-key-usage", "keyCertSign", |b| b.usage(&[0x02, 0x84])),
@@ -297,158 +325,6 @@ pub(super) const CASES: &[Case] = &[
         b.purposes(&[CLIENT_AUTH]);
         b.extension(EXTENDED_KEY_USAGE).critical = &[];
     }),
-    // Extensions.
-    ("extension-repeated", "unknown one", |b| {
-        b.add(CUSTOM, true, vec![0x05, 0x00])
-    }),
-    ("extension-repeated", "known one", |b| {
-        let again = b.extension(POLICIES).clone();
-        b.extensions.push(again);
-    }),
-    ("extension-critical", "key usage not", |b| {
-        b.extension(KEY_USAGE).critical = &[]
-    }),
-    ("extension-critical", "purposes", |b| {
-        b.extension(EXTENDED_KEY_USAGE).critical = &[0xff]
-    }),
-    ("extension-critical", "key identifier", |b| {
-        b.extension(AUTHORITY_KEY_ID).critical = &[0xff]
-    }),
-    ("extension-critical", "access", |b| {
-        b.extension(ACCESS).critical = &[0xff]
-    }),
-    ("extension-critical", "custom one other than the profile says", |b| {
-        b.extension(CUSTOM).critical = &[]
-    }),
-    ("extension-expected", "not in the profile", |b| {
-        b.add("1.3.6.1.4.1.99999.2", false, vec![0x05, 0x00])
-    }),
-    ("extension-expected", "freshestCRL", |b| {
-        let points = b.extension(CRL_POINTS).value.clone();
-        b.add("2.5.29.46", false, points);
-    }),
-    ("extension-of-ca", "nameConstraints", |b| {
-        b.add(
-            NAME_CONSTRAINTS,
-            true,
-            seq(&[&tlv(0xa0, &[&seq(&[&dns("example.com")])])]),
-        );
-    }),
-    ("extension-of-ca", "policyConstraints", |b| {
-        b.add("2.5.29.36", true, seq(&[&tlv(0x80, &[&[0]])]))
-    }),
-    ("empty-sequence", "purposes", |b| b.purposes(&[])),
-    ("empty-sequence", "policies", |b| b.extension(POLICIES).value = seq(&[])),
-    ("empty-sequence", "distribution point", |b| {
-        b.extension(CRL_POINTS).value = seq(&[])
-    }),
-    ("access-http", "https", |b| {
-        b.extension(ACCESS).value = seq(&[
-            &access(1, &uri("https://pki.example/ocsp")),
-            &access(2, &uri("http://pki.example/ca/bench.cer")),
-        ]);
-    }),
-    ("access-http", "no host", |b| {
-        b.extension(ACCESS).value = seq(&[&access(1, &uri("http:///ocsp"))])
-    }),
-    ("access-http", "no URI", |b| {
-        b.extension(ACCESS).value = seq(&[&access(1, &dns("pki.example"))])
-    }),
-    ("access-own", "another host", |b| {
-        b.extension(ACCESS).value = seq(&[&access(1, &uri("http://pki.example.org/ocsp"))])
-    }),
-    ("access-own", "unknown method", |b| {
-        b.extension(ACCESS).value = seq(&[&access(3, &uri("http://pki.example/ts"))])
-    }),
-    ("access-own", "twice", |b| {
-        let ocsp = access(1, &uri("http://pki.example/ocsp"));
-        b.extension(ACCESS).value = seq(&[&ocsp, &ocsp]);
-    }),
-    ("crl-point-form", "two names", |b| {
-        let url = uri("http://pki.example/crl/bench/1.crl");
-        let right = b.leaf.extension(CRL_POINTS).value.clone();
-        let names = [right[right.len() - 36..].to_vec(), url].concat();
-        b.extension(CRL_POINTS).value = crl_points(&names[..36].repeat(2));
-    }),
-    ("crl-point-form", "reasons", |b| {
-        let right = b.leaf.extension(CRL_POINTS).value.clone();
-        b.extension(CRL_POINTS).value = seq(&[&seq(&[&right[4..], &tlv(0x81, &[&[0x07, 0x80]])])]);
-    }),
-    ("crl-point-http", "ldap", |b| {
-        b.extension(CRL_POINTS).value = crl_points(&uri("ldap://pki.example/cn=crl"))
-    }),
-    ("crl-point-shard", "another shard", |b| {
-        b.extension(CRL_POINTS).value = crl_points(&uri("http://pki.example/crl/bench/4.crl"))
-    }),
-    ("revocation-information", "neither", |b| {
-        b.remove(ACCESS);
-        b.remove(CRL_POINTS);
-    }),
-    ("policy-repeated", "twice", |b| {
-        b.extension(POLICIES).value = seq(&[&seq(&[&oid("1.2.3")]), &seq(&[&oid("1.2.3")])])
-    }),
-    ("policy-any", "anyPolicy", |b| {
-        b.extension(POLICIES).value = seq(&[&seq(&[&oid("2.5.29.32.0")])])
-    }),
-    ("policy-qualifier", "CPS that is no URL", |b| {
-        b.extension(POLICIES).value = qualified("1.3.6.1.5.5.7.2.1", &ia5("cps"))
-    }),
-    ("policy-qualifier", "unknown", |b| {
-        b.extension(POLICIES).value = qualified("1.3.6.1.5.5.7.2.9", &ia5("http://pki.example"))
-    }),
-    ("policy-qualifier", "long notice", |b| {
-        b.extension(POLICIES).value = qualified("1.3.6.1.5.5.7.2.2", &seq(&[&utf8(&"x".repeat(201))]));
-    }),
-    ("policy-qualifier", "notice in VisibleString", |b| {
-        b.extension(POLICIES).value = qualified("1.3.6.1.5.5.7.2.2", &seq(&[&tlv(0x1a, &[b"x"])]));
-    }),
-    // Statements.
-    ("subject-directory-attributes", "midnight", |b| {
-        b.add(
-            DIRECTORY_ATTRIBUTES,
-            false,
-            seq(&[&directory_attribute(1, &generalized("19710314000000Z"))]),
-        );
-    }),
-    ("subject-directory-attributes", "gender X", |b| {
-        b.add(
-            DIRECTORY_ATTRIBUTES,
-            false,
-            seq(&[&directory_attribute(3, &printable("X"))]),
-        )
-    }),
-    ("subject-directory-attributes", "country in lower case", |b| {
-        b.add(
-            DIRECTORY_ATTRIBUTES,
-            false,
-            seq(&[&directory_attribute(4, &printable("de"))]),
-        );
-    }),
-    ("subject-directory-attributes", "repeated", |b| {
-        let gender = directory_attribute(3, &printable("F"));
-        b.add(DIRECTORY_ATTRIBUTES, false, seq(&[&gender, &gender]));
-    }),
-    ("qualified-statements", "negative retention", |b| {
-        b.add(
-            STATEMENTS,
-            false,
-            seq(&[&seq(&[&oid("0.4.0.1862.1.3"), &int(&[0xff])])]),
-        );
-    }),
-    ("qualified-statements", "disclosure by http", |b| {
-        let pds = seq(&[&seq(&[&ia5("http://pki.example/pds"), &printable("en")])]);
-        b.add(STATEMENTS, false, seq(&[&seq(&[&oid("0.4.0.1862.1.5"), &pds])]));
-    }),
-    ("qualified-statements", "repeated", |b| {
-        let compliance = seq(&[&oid("0.4.0.1862.1.1")]);
-        b.add(STATEMENTS, false, seq(&[&compliance, &compliance]));
-    }),
-    ("ms-template", "negative version", |b| {
-        b.add(TEMPLATE, false, seq(&[&oid("1.2.3"), &int(&[0xff])]))
-    }),
-    ("ms-template", "no identifier", |b| {
-        b.add(TEMPLATE, false, seq(&[&int(&[1])]))
-    }),
     // Around it.
     ("outer-signature-algorithm", "another hash", |b| {
         b.outer = Some(seq(&[&oid("1.2.840.10045.4.3.3")]))
@@ -464,7 +340,21 @@ pub(super) const CASES: &[Case] = &[
     }),
 ];
 
-/// Certificate policies with one qualifier.
-fn qualified(kind: &str, value: &[u8]) -> Vec<u8> {
-    seq(&[&seq(&[&oid("1.2.3"), &seq(&[&seq(&[&oid(kind), value])])])])
+/// An odd number of 2048 bits that this prime divides, and no smaller one: 2^2047 and what is missing to such a multiple.
+fn multiple(prime: u32) -> Vec<u8> {
+    let mut number = vec![0; 257];
+    number[1] = 0x80;
+    let remainder = |number: &[u8], prime: u32| {
+        number
+            .iter()
+            .fold(0, |rest, byte| (rest << 8 | u32::from(*byte)) % prime)
+    };
+    let mut low: u32 = 1;
+    loop {
+        number[253..].copy_from_slice(&low.to_be_bytes());
+        if remainder(&number, prime) == 0 && (2..prime).all(|smaller| remainder(&number, smaller) != 0) {
+            return number;
+        }
+        low += 2;
+    }
 }

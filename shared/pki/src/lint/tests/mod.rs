@@ -6,6 +6,7 @@ mod authority_cases;
 mod bench;
 mod constraint_cases;
 mod draft;
+mod extension_cases;
 mod leaf_cases;
 mod name_cases;
 mod writer;
@@ -24,6 +25,7 @@ type Case = (&'static str, &'static str, Alter);
 fn all() -> impl Iterator<Item = &'static Case> {
     let leaf = leaf_cases::CASES
         .iter()
+        .chain(extension_cases::CASES)
         .chain(name_cases::CASES)
         .chain(constraint_cases::CASES);
     leaf.chain(authority_cases::CASES)

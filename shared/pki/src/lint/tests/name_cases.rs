@@ -7,10 +7,13 @@ pub(super) const CASES: &[Case] = &[
         let (one, two) = (seq(&[&oid(UNIT), &utf8("a")]), seq(&[&oid(UNIT), &utf8("b")]));
         b.subject.insert(1, set(&[&one, &two]));
     }),
+    ("subject-attribute-expected", "not in the profile", |b| {
+        b.subject.insert(1, rdn("1.3.6.1.4.1.99999.9", &utf8("a")))
+    }),
     ("subject-order", "common name before country", |b| b.subject.reverse()),
     ("subject-order", "extra attributes interleaved", |b| {
         let extra = |kind, number| rdn(kind, &int(&[number]));
-        let (one, two) = ("1.3.6.1.4.1.99999.7", "1.3.6.1.4.1.99999.8");
+        let (one, two) = (EXTRA, OTHER_EXTRA);
         b.subject.splice(1..1, [extra(one, 1), extra(two, 2), extra(one, 3)]);
     }),
     ("subject-order", "domain component last", |b| {
@@ -30,7 +33,7 @@ pub(super) const CASES: &[Case] = &[
         b.subject.insert(1, rdn(ORGANIZATION, &tlv(0x1e, &[b"\0a"])))
     }),
     ("subject-string-type", "BMPString in an unknown attribute", |b| {
-        b.subject.insert(1, rdn("1.2.3", &tlv(0x1e, &[b"\0a"])))
+        b.subject.insert(1, rdn(EXTRA, &tlv(0x1e, &[b"\0a"])))
     }),
     ("subject-string-type", "country in UTF8String", |b| {
         b.subject[0] = rdn(COUNTRY, &utf8("DE"))
