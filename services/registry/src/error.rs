@@ -5,7 +5,7 @@ use axum::{
     http::{HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
-use domain::registry::ChangeRefused;
+use domain::{failure::KeysFailure, registry::ChangeRefused};
 use keys::KeysError;
 use runtime::follow::FollowError;
 use store::StoreError;
@@ -78,7 +78,18 @@ impl RegistryError {
             Self::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, ProblemId::TooLarge),
             Self::NoReason(_) => (StatusCode::UNPROCESSABLE_ENTITY, ProblemId::ReasonRequired),
             Self::Forbidden(_) => (StatusCode::FORBIDDEN, ProblemId::Forbidden),
-            Self::Keys(_) => (StatusCode::UNPROCESSABLE_ENTITY, ProblemId::KeysUnavailable),
+            Self::Keys(error) => match error.failure {
+                KeysFailure::KeyExists => (StatusCode::CONFLICT, ProblemId::Conflict),
+                KeysFailure::KeyNotFound | KeysFailure::KeyUnfit => {
+                    (StatusCode::UNPROCESSABLE_ENTITY, ProblemId::InvalidRequest)
+                }
+                KeysFailure::OperationFailed
+                | KeysFailure::Slow
+                | KeysFailure::Device
+                | KeysFailure::Hang
+                | KeysFailure::PinRefused
+                | KeysFailure::StoreUnreadable => (StatusCode::SERVICE_UNAVAILABLE, ProblemId::KeysUnavailable),
+            },
             Self::Store(StoreError::OutcomeUnknown(_)) => (StatusCode::SERVICE_UNAVAILABLE, ProblemId::OutcomeUnknown),
             Self::Store(_) => (StatusCode::SERVICE_UNAVAILABLE, ProblemId::StoreUnavailable),
             Self::Trust(_) | Self::Internal(_) => (StatusCode::INTERNAL_SERVER_ERROR, ProblemId::Internal),

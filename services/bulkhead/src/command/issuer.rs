@@ -3,6 +3,7 @@
 use std::{os::unix::fs::MetadataExt, path::Path};
 
 use domain::{bytes::Blob, id::IssuerId};
+use rustls_pki_types::{PrivatePkcs8KeyDer, pem::PemObject};
 use wire::{
     admin::{Because, GenerateKey, MakeCsr, Past, PrivateKey, RegisterIssuer},
     client::AdminClient,
@@ -156,12 +157,19 @@ fn read_private_key(path: &Path) -> Outcome<PrivateKey> {
         ))
         .next(format!("chmod 600 {}", path.display())));
     }
-    let pkcs8 = files::read_der(path, "PRIVATE KEY").map_err(|failure| {
-        failure.next(format!(
-            "convert it: openssl pkcs8 -topk8 -nocrypt -in {} -out key.pkcs8.pem",
-            path.display()
-        ))
-    })?;
+    let content = files::read(path)?;
+    let pkcs8 = if content.trim_ascii_start().starts_with(b"-----BEGIN") {
+        PrivatePkcs8KeyDer::from_pem_slice(&content)
+            .map(|key| key.secret_pkcs8_der().to_vec())
+            .map_err(|_| {
+                let name = path.display();
+                Failure::usage(format_args!("{name} holds no unencrypted PKCS#8 private key")).next(format!(
+                    "openssl pkcs8 -topk8 -nocrypt -in {name} -out key.pem; chmod 600 key.pem"
+                ))
+            })?
+    } else {
+        content
+    };
     Ok(PrivateKey(Blob(pkcs8)))
 }
 

@@ -63,13 +63,38 @@ fn print_sample(output: Output, sample: ProfileSample) -> Outcome {
         KeyType::Ed25519 => (KeyAlgorithm::Ed25519, "ECDSA"),
     };
     let profile = template::tls_server(sample.id, algorithm, vec![sample.key_type.bits()], signature, "SHA-256");
-    let text = toml::to_string(&profile).map_err(Failure::failed)?;
+    let mut document = toml::Table::try_from(&profile).map_err(Failure::failed)?;
+    leave_out_forbidden(&mut document);
+    let text = toml::to_string(&document).map_err(Failure::failed)?;
     output.print(&profile, || format!("{HEADING}{text}"))
+}
+
+/// Takes away what says no more than its absence: fields that are forbidden.
+fn leave_out_forbidden(table: &mut toml::Table) {
+    const OPTIONAL: [&str; 6] = [
+        "subject_dn",
+        "san",
+        "subject_da",
+        "extra_attributes",
+        "other_names",
+        "custom_extensions",
+    ];
+    table.retain(|name, value| {
+        let Some(field) = value.as_table_mut() else {
+            return true;
+        };
+        leave_out_forbidden(field);
+        let is = |key: &str, value: toml::Value| field.get(key) == Some(&value);
+        let forbidden = is("presence", "FORBIDDEN".into()) || is("maxcount", 0.into());
+        let says_nothing = field.values().all(|value| *value == toml::Value::from("FORBIDDEN"));
+        !(forbidden || (says_nothing && OPTIONAL.contains(&name)))
+    });
 }
 
 const HEADING: &str = "\
 # A profile for TLS servers. `bulkhead profile put FILE --reason TEXT` puts it in.
 # presence: OPTIONAL, REQUIRED, FORBIDDEN or STATIC (then `format` is the value itself). Formats are anchored regular expressions.
+# A field of policy.subject_dn or policy.san that is left out is forbidden.
 # policy.signature says what the issuer signs with: RSA or ECDSA, and SHA-256, SHA-384 or SHA-512.
 
 ";
@@ -132,4 +157,27 @@ fn describe(profile: &Profile) -> String {
             format!("bulkhead profile show {} --output json", profile.id),
         ),
     ])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_sample_is_read_back_as_the_profile_that_it_was() {
+        let id = "tls-server".parse().expect("a name");
+        let profile = template::tls_server(id, KeyAlgorithm::Ecdsa, vec![256], "ECDSA", "SHA-256");
+        let mut document = toml::Table::try_from(&profile).unwrap();
+        leave_out_forbidden(&mut document);
+        let text = toml::to_string(&document).unwrap();
+        assert!(!text.contains("FORBIDDEN\"\nformat"), "{text}");
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("profile.toml");
+        std::fs::write(&path, format!("{HEADING}{text}")).unwrap();
+        assert_eq!(read(&path).unwrap(), profile);
+        std::fs::write(&path, serde_json::to_string(&profile).unwrap()).unwrap();
+        assert_eq!(read(&path).unwrap(), profile);
+        std::fs::write(&path, "id = 1").unwrap();
+        assert!(read(&path).unwrap_err().to_string().contains("profile sample"));
+    }
 }

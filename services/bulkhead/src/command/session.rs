@@ -7,6 +7,7 @@ use runtime::context_file::{AccountEntry, ContextFile};
 use wire::{
     client::{AdminClient, ClientError, HvcaClient, TlsFiles},
     hvca::{Login, Secret},
+    problem::ProblemId,
 };
 
 use crate::{
@@ -147,8 +148,11 @@ pub(super) fn failure(error: ClientError) -> Failure {
             match retry_after {
                 Some(after) => failure.next(format!("try again in {} s", after.as_secs())),
                 None => match problem.id {
-                    Some(id) if status < 500 => failure.next(next_step(id.doc())),
-                    _ => failure,
+                    Some(id) => match next_step(id) {
+                        Some(next) => failure.next(next),
+                        None => failure,
+                    },
+                    None => failure,
                 },
             }
         }
@@ -159,22 +163,31 @@ pub(super) fn failure(error: ClientError) -> Failure {
     }
 }
 
-/// Of a problem's text, the sentence that says what to do: the last one.
-fn next_step(doc: &str) -> String {
-    let sentence = doc
-        .trim_end_matches('.')
-        .rsplit_once(". ")
-        .map_or(doc, |(_, last)| last);
-    let mut characters = sentence.trim_end_matches('.').chars();
-    characters
-        .next()
-        .map(|first| first.to_lowercase().chain(characters).collect())
-        .unwrap_or_default()
+/// What to do about a problem, where its description does not say so already.
+fn next_step(id: ProblemId) -> Option<&'static str> {
+    match id {
+        ProblemId::PolicyViolation | ProblemId::LintFailed => {
+            Some("change the request; `bulkhead profile show PROFILE --output json` tells what is allowed")
+        }
+        ProblemId::KeyTypeMismatch | ProblemId::WeakKey | ProblemId::BlockedKey | ProblemId::KeyReused => {
+            Some("make another key, of the type that the profile pins (`bulkhead profile list`)")
+        }
+        ProblemId::IssuerDisabled | ProblemId::IssuerDestroyed | ProblemId::IssuerExpired => {
+            Some("`bulkhead issuer list` shows which issuers issue; use an account of another one")
+        }
+        ProblemId::IssuerUnavailable | ProblemId::LaneDraining | ProblemId::Overloaded => {
+            Some("`bulkhead lane list` shows what waits")
+        }
+        ProblemId::InvalidCredentials | ProblemId::AccountDisabled => {
+            Some("`bulkhead account list` shows the accounts; the context file may be an older one")
+        }
+        _ => None,
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use wire::problem::{Problem, ProblemId};
+    use wire::problem::Problem;
 
     use super::*;
 
@@ -198,7 +211,7 @@ mod tests {
         assert_eq!(
             text,
             "error: san.dns_names: is required (policy_violation)\n  subject_dn.common_name: is required\
-             \n  next: `errors` names the fields; read the validation policy"
+             \n  next: change the request; `bulkhead profile show PROFILE --output json` tells what is allowed"
         );
     }
 

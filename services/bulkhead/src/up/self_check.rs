@@ -12,6 +12,7 @@ use domain::{
 };
 use runtime::context_file::{AccountEntry, ContextFile};
 use serde::Serialize;
+use tracing::warn;
 use wire::{
     client::{HvcaClient, IssueOptions, TlsFiles},
     hvca::{CertificateRequest, Login, Secret},
@@ -22,6 +23,7 @@ use crate::client_key;
 
 /// How long one issuer may take. It is not the others' fault, and a start does not fail because of it.
 const PATIENCE: Duration = Duration::from_secs(10);
+const POLL: Duration = Duration::from_millis(20);
 /// What the certificate is for: a name that nobody can own (RFC 6761, section 6.4).
 const NAME: &str = "self-check.bulkhead.invalid";
 
@@ -50,6 +52,7 @@ pub(super) enum Checked {
 
 /// Issues one certificate under the first issuer that may issue; when that one fails, under the next.
 pub(super) async fn run(installation: &Installation, context: &ContextFile) -> Checked {
+    ready(installation).await;
     let mut reasons = Vec::new();
     for account in &context.accounts {
         let Some(terms) = open_for_issuance(installation, account).await else {
@@ -71,13 +74,31 @@ pub(super) async fn run(installation: &Installation, context: &ContextFile) -> C
                     milliseconds: u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX),
                 };
             }
-            Err(reason) => reasons.push(format!("{}: {reason}", terms.issuer.id)),
+            Err(reason) => {
+                warn!(issuer = %terms.issuer.id, reason, "the self-check got no certificate");
+                reasons.push(format!("{}: {reason}", terms.issuer.id));
+            }
         }
     }
     if reasons.is_empty() {
         Checked::NothingToCheck
     } else {
         Checked::Failed { reasons }
+    }
+}
+
+/// Waits until every part says that it is ready. Without that the self-check would be refused, and would say nothing of the issuer.
+async fn ready(installation: &Installation) {
+    let waiting = async {
+        while !installation.health.readiness().ready {
+            tokio::time::sleep(POLL).await;
+        }
+    };
+    if tokio::time::timeout(PATIENCE, waiting).await.is_err() {
+        let parts = installation.health.readiness().parts;
+        for part in parts.iter().filter(|part| !part.ready) {
+            warn!(part = part.part, reason = part.reason, "not ready yet");
+        }
     }
 }
 

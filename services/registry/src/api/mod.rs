@@ -2,6 +2,7 @@
 
 mod actor;
 mod body;
+mod presence;
 mod serve;
 
 use std::sync::Arc;

@@ -4,12 +4,13 @@ use std::{io, sync::Arc};
 
 use runtime::{
     health::Health,
+    identity,
     shutdown::Shutdown,
     tls::{self, Limits, ServerTls},
 };
 use tokio::net::TcpListener;
 
-use super::router;
+use super::{presence, router};
 use crate::Registry;
 
 /// The greatest body of an order, in bytes: the history of an imported issuer is the largest.
@@ -43,5 +44,11 @@ pub async fn serve(context: Context) -> io::Result<()> {
         shutdown,
     } = context;
     health.part("control").ready();
+    let incarnation = identity::incarnation(registry.node_key.node());
+    shutdown.spawn(presence::announce(
+        registry.clone(),
+        incarnation,
+        shutdown.soft().clone(),
+    ));
     tls::serve(listener, tls, router(registry, BODY_LIMIT), limits, shutdown).await
 }

@@ -1,0 +1,42 @@
+//! Control says that it is there, as every process does.
+
+use std::{sync::Arc, time::Duration};
+
+use domain::{id::Incarnation, issuer::Role};
+use store::Announcement;
+use tokio_util::sync::CancellationToken;
+use tracing::warn;
+
+use crate::Registry;
+
+const HEARTBEAT: Duration = Duration::from_secs(2);
+/// A lease outlives a few heartbeats that were lost.
+const LEASE: Duration = Duration::from_secs(8);
+
+/// Announces this run of control until `stop`, then says goodbye.
+pub(super) async fn announce(registry: Arc<Registry>, incarnation: Incarnation, stop: CancellationToken) {
+    let mut heard = true;
+    loop {
+        let announcement = Announcement {
+            incarnation: incarnation.clone(),
+            role: Role::Control,
+            version: env!("CARGO_PKG_VERSION").into(),
+            revision: registry.follower.applied().load().revision(),
+            issuers: Vec::new(),
+            breakers: Vec::new(),
+            in_flight: 0,
+        };
+        let beat = registry.store.heartbeat(&announcement, LEASE).await;
+        if let (Err(error), true) = (&beat, heard) {
+            warn!(%error, "control cannot announce itself");
+        }
+        heard = beat.is_ok();
+        tokio::select! {
+            () = stop.cancelled() => break,
+            () = tokio::time::sleep(HEARTBEAT) => {}
+        }
+    }
+    if let Err(error) = registry.store.goodbye(&incarnation).await {
+        warn!(%error, "control could not say goodbye; its lease ends by itself");
+    }
+}
