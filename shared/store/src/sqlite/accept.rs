@@ -14,7 +14,7 @@ use super::{
     column::Column,
     fault::Fault,
     ledger::Ledger,
-    open::{OpenRow, add_waiter, open_columns, read_lane},
+    open::{OpenRow, add_waiter, open_row, read_lane},
 };
 use crate::{AcceptError, Accepted, How, Idempotency, NewJob, StoreError};
 
@@ -144,19 +144,11 @@ impl Ledger<'_> {
     /// Adds a request to an open job: its front end to the waiters, and, if it is the same request, its statement to the first and
     /// its `sign_by` where that is later.
     fn join(&mut self, earlier: &Serial, job: &NewJob) -> Result<(), Fault> {
-        let found = self.one(
-            concat!(
-                "SELECT ",
-                open_columns!(),
-                ", (SELECT not_before FROM request WHERE request.job = open.job) FROM open WHERE job = ?1"
-            ),
-            [Column(earlier)],
-            |row| Ok((OpenRow::read(row)?, row.get::<_, i64>(11)?)),
-        )?;
-        let Some((mut open, not_before)) = found else {
+        let found = self.one(open_row!("TRUE"), [Column(earlier)], OpenRow::read)?;
+        let Some(mut open) = found else {
             return Err(Fault::damaged(format!("job {earlier}: its open row is gone")));
         };
-        let latest = Timestamp::from_secs(not_before) + SIGN_AFTER_NOT_BEFORE;
+        let latest = Timestamp::from_secs(open.not_before) + SIGN_AFTER_NOT_BEFORE;
         let same = open.repeat == job.repeat && open.account == job.account && open.lane == job.lane;
         let mut changed = add_waiter(&mut open.waiters, job.waiter.as_ref());
         if same && job.job != open.job {

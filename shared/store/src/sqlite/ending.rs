@@ -11,7 +11,7 @@ use super::{
     counts::{Sign, Total},
     fault::Fault,
     ledger::Ledger,
-    open::{OpenRow, open_columns, owner_lost},
+    open::{OpenRow, open_row, owner_lost},
 };
 use crate::{Ended, Outcome, Revocation, Revoked, StoreError};
 
@@ -51,12 +51,11 @@ impl Ledger<'_> {
 
     fn expire(&mut self, job: &Serial) -> Result<Option<Ended>, Fault> {
         let open = self.one(
-            concat!(
-                "DELETE FROM open WHERE job = ?1 AND sign_by <= ?2 AND (state <> 'signing' OR ",
+            open_row!(concat!(
+                "open.sign_by <= ?2 AND (open.state <> 'signing' OR ",
                 owner_lost!("?2"),
-                ") RETURNING ",
-                open_columns!()
-            ),
+                ")"
+            )),
             (Column(job), Column(self.now)),
             OpenRow::read,
         )?;
@@ -99,10 +98,7 @@ impl Ledger<'_> {
 
     fn withdraw_one(&mut self, frontend: &Incarnation, job: &Serial) -> Result<Option<Ended>, Fault> {
         let open = self.one(
-            concat!(
-                "DELETE FROM open WHERE job = ?1 AND sign_by <= ?2 AND state <> 'signing' AND waiters = ?3 RETURNING ",
-                open_columns!()
-            ),
+            open_row!("open.sign_by <= ?2 AND open.state <> 'signing' AND open.waiters = ?3"),
             (Column(job), Column(self.now), Waiters(vec![frontend.clone()])),
             OpenRow::read,
         )?;

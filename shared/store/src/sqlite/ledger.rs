@@ -1,6 +1,9 @@
 //! One write transaction, as the operations see it.
 
-use std::collections::HashMap;
+use std::{
+    cell::RefCell,
+    collections::{HashMap, hash_map::Entry},
+};
 
 use domain::{
     id::{IssuerId, Serial},
@@ -8,7 +11,7 @@ use domain::{
     lane::Lane,
     time::Timestamp,
 };
-use rusqlite::{Connection, Params, Row};
+use rusqlite::{CachedStatement, Connection, OptionalExtension, Params, Row};
 
 use super::{column::Column, counts::Counts, fault::Fault, sql};
 use crate::{IssuerRow, LaneSwitches, StoreError};
@@ -43,6 +46,8 @@ pub(super) struct Ledger<'c> {
     head: Option<u64>,
     issuers: HashMap<IssuerId, Option<IssuerRow>>,
     switches: HashMap<Lane, LaneSwitches>,
+    /// Statements of this transaction by where their text lies: found once a commit, not once a row.
+    statements: RefCell<HashMap<(usize, usize), CachedStatement<'c>>>,
 }
 
 impl<'c> Ledger<'c> {
@@ -65,6 +70,7 @@ impl<'c> Ledger<'c> {
             head: None,
             issuers: HashMap::new(),
             switches: HashMap::new(),
+            statements: RefCell::default(),
         }
     }
 
@@ -130,28 +136,41 @@ impl<'c> Ledger<'c> {
     }
 
     /// Changes rows. How many.
-    pub(super) fn execute(&self, sql: &str, params: impl Params) -> Result<usize, Fault> {
-        sql::execute(self.connection, sql, params)
+    pub(super) fn execute(&self, sql: &'static str, params: impl Params) -> Result<usize, Fault> {
+        self.run(sql, |statement| statement.execute(params))
     }
 
     /// The first row, if there is one.
     pub(super) fn one<T>(
         &self,
-        sql: &str,
+        sql: &'static str,
         params: impl Params,
         read: impl FnOnce(&Row<'_>) -> rusqlite::Result<T>,
     ) -> Result<Option<T>, Fault> {
-        sql::one(self.connection, sql, params, read)
+        self.run(sql, |statement| statement.query_row(params, read).optional())
     }
 
     /// Every row.
     pub(super) fn all<T>(
         &self,
-        sql: &str,
+        sql: &'static str,
         params: impl Params,
         read: impl FnMut(&Row<'_>) -> rusqlite::Result<T>,
     ) -> Result<Vec<T>, Fault> {
-        sql::all(self.connection, sql, params, read)
+        self.run(sql, |statement| statement.query_map(params, read)?.collect())
+    }
+
+    fn run<T>(
+        &self,
+        sql: &'static str,
+        run: impl FnOnce(&mut CachedStatement<'c>) -> rusqlite::Result<T>,
+    ) -> Result<T, Fault> {
+        let mut statements = self.statements.borrow_mut();
+        let statement = match statements.entry((sql.as_ptr().addr(), sql.len())) {
+            Entry::Occupied(found) => found.into_mut(),
+            Entry::Vacant(place) => place.insert(sql::prepare(self.connection, sql)?),
+        };
+        Ok(run(statement)?)
     }
 
     /// The next id for wide rows. Ids of rolled back rows are not used again.

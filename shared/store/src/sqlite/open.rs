@@ -17,15 +17,30 @@ use super::{
 };
 use crate::{Ended, Outcome};
 
-/// The columns of [`OpenRow`], in its order.
-macro_rules! open_columns {
-    () => {
-        "job, issuer, class, account, state, turn, strikes, sign_by, waiters, repeat, unique_key"
+/// Selects the open row of job `?1`, with its request, where the law (a condition over `open`) allows it. With more columns after those
+/// of [`OpenRow`], and more tables to take them from.
+///
+/// Only the writer changes `open`, inside one transaction: a row that was selected so is then changed by its name alone.
+macro_rules! open_row {
+    ($law:expr) => {
+        $crate::sqlite::open::open_row!("", "", $law)
+    };
+    ($columns:expr, $tables:expr, $law:expr) => {
+        concat!(
+            "SELECT open.job, open.issuer, open.class, open.account, open.state, open.turn, open.strikes, open.sign_by, ",
+            "open.waiters, open.repeat, open.unique_key, request.not_before, request.not_after, ",
+            "EXISTS (SELECT 1 FROM revocation WHERE revocation.job = open.job)",
+            $columns,
+            " FROM open LEFT JOIN request ON request.job = open.job ",
+            $tables,
+            "WHERE open.job = ?1 AND ",
+            $law
+        )
     };
 }
-pub(super) use open_columns;
+pub(super) use open_row;
 
-/// A row of `open`.
+/// A row of `open` and what belongs to it in `request` and `revocation`.
 #[derive(Debug)]
 pub(super) struct OpenRow {
     pub(super) job: Serial,
@@ -38,9 +53,16 @@ pub(super) struct OpenRow {
     pub(super) waiters: Waiters,
     pub(super) repeat: Digest,
     pub(super) unique_key: Option<Digest>,
+    pub(super) not_before: i64,
+    pub(super) not_after: i64,
+    /// Somebody has cancelled it.
+    pub(super) cancelled: bool,
 }
 
 impl OpenRow {
+    /// How many columns it takes.
+    pub(super) const COLUMNS: usize = 14;
+
     pub(super) fn read(row: &Row<'_>) -> rusqlite::Result<Self> {
         Ok(Self {
             job: row.get::<_, Column<Serial>>(0)?.0,
@@ -53,6 +75,9 @@ impl OpenRow {
             waiters: row.get(8)?,
             repeat: row.get::<_, Column<Digest>>(9)?.0,
             unique_key: row.get::<_, Option<Column<Digest>>>(10)?.map(|key| key.0),
+            not_before: row.get(11)?,
+            not_after: row.get(12)?,
+            cancelled: row.get(13)?,
         })
     }
 }
@@ -95,9 +120,10 @@ macro_rules! owner_lost {
 pub(super) use owner_lost;
 
 impl Ledger<'_> {
-    /// Enters how a job ended whose row was just deleted from `open`, and everything that follows from it: the account's counts and
-    /// quota, the key that is free again, the repeat that is forgotten, the revocation of what may have been signed.
+    /// Ends a job that the law allowed to end: enters how, and everything that follows from it: the account's counts and quota, the
+    /// key that is free again, the repeat that is forgotten, the revocation of what may have been signed.
     pub(super) fn end(&mut self, open: OpenRow, outcome: Outcome, node: Option<&str>) -> Result<Ended, Fault> {
+        self.execute("DELETE FROM open WHERE job = ?1", [Column(&open.job)])?;
         self.write_result(&open, &outcome, node)?;
         self.counts.closed(&open.lane, &open.account, open.state);
         if matches!(outcome, Outcome::Issued { .. }) {
@@ -156,10 +182,9 @@ impl Ledger<'_> {
             Outcome::Expired { .. } => (None, None, None),
             Outcome::Discarded { reason, .. } => (None, None, Some(reason)),
         };
-        let written = self.execute(
+        self.execute(
             "INSERT INTO result (job, state, at, turn, strikes, account, not_before, not_after, signature, node, \
-             problem, detail) SELECT job, ?2, ?3, ?4, ?5, ?6, not_before, not_after, ?7, ?8, ?9, ?10 \
-             FROM request WHERE job = ?1",
+             problem, detail) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
             rusqlite::params![
                 Column(&open.job),
                 Column(&outcome.state()),
@@ -167,15 +192,14 @@ impl Ledger<'_> {
                 open.turn,
                 open.strikes,
                 Column(&open.account),
+                open.not_before,
+                open.not_after,
                 signature,
                 node,
                 problem,
                 detail
             ],
         )?;
-        if written == 0 {
-            return Err(Fault::damaged(format!("job {}: its request row is missing", open.job)));
-        }
         Ok(())
     }
 

@@ -7,16 +7,30 @@ use domain::{
     id::{Incarnation, Serial},
     job::{STRIKES, State},
     lane::Lane,
+    time::Timestamp,
 };
+use rusqlite::Row;
 
 use super::{
     column::Column,
     counts::{Sign, Total},
     fault::Fault,
     ledger::Ledger,
-    open::{OpenRow, open_columns, owner_lost, paused, usage_on},
+    open::{OpenRow, open_row, owner_lost, paused, usage_on},
 };
 use crate::{Begin, Begun, Deferral, Ended, Finish, Finished, NotBegun, Outcome, Refusal, StoreError, TakenOver};
+
+/// Selects an open row with everything that a signer needs of it.
+macro_rules! begun_row {
+    ($law:expr) => {
+        open_row!(
+            ", request.profile, request.profile_version, request.intent, statement.statement, statement.proof, intent.tbs, \
+             EXISTS (SELECT 1 FROM joined WHERE joined.job = open.job)",
+            "LEFT JOIN statement ON statement.id = request.id LEFT JOIN intent ON intent.id = request.id ",
+            $law
+        )
+    };
+}
 
 impl Ledger<'_> {
     /// Begins jobs. One that cannot be read is set aside, and the others go on.
@@ -32,26 +46,27 @@ impl Ledger<'_> {
     }
 
     fn begin_one(&mut self, owner: &Incarnation, job: &Serial) -> Result<Begin, Fault> {
-        let begun = self.one(
-            concat!(
-                "UPDATE open SET state = 'signing', owner = ?2, turn = turn + 1, begun_at = ?3 \
-                 WHERE job = ?1 AND state = 'queued' AND sign_by > ?3 AND ",
+        let now = self.now;
+        let found = self.one(
+            begun_row!(concat!(
+                "open.state = 'queued' AND open.sign_by > ?2 AND ",
                 usage_on!(),
                 " AND NOT ",
-                paused!(),
-                " RETURNING ",
-                open_columns!()
-            ),
-            (Column(job), Column(owner), Column(self.now)),
-            OpenRow::read,
+                paused!()
+            )),
+            (Column(job), Column(now)),
+            |row| Found::read(row, now),
         )?;
-        match begun {
-            Some(open) => {
-                self.counts.moved(&open.lane, State::Queued, State::Signing);
-                Ok(Begin::Begun(Box::new(self.bodies(open)?)))
-            }
-            None => Ok(Begin::Not(*job, self.why_not_begun(job)?)),
-        }
+        let Some(mut found) = found else {
+            return Ok(Begin::Not(*job, self.why_not_begun(job)?));
+        };
+        found.next_turn()?;
+        self.execute(
+            "UPDATE open SET state = 'signing', owner = ?2, turn = ?3, begun_at = ?4 WHERE job = ?1",
+            (Column(job), Column(owner), found.begun.turn, Column(now)),
+        )?;
+        self.counts.moved(&found.begun.lane, State::Queued, State::Signing);
+        Ok(Begin::Begun(Box::new(self.with_joined(found)?)))
     }
 
     fn why_not_begun(&self, job: &Serial) -> Result<NotBegun, Fault> {
@@ -87,39 +102,17 @@ impl Ledger<'_> {
         })
     }
 
-    /// Everything that is recorded of a begun job.
-    fn bodies(&self, open: OpenRow) -> Result<Begun, Fault> {
-        let joined = self.all(
-            "SELECT statement, proof FROM joined WHERE job = ?1 ORDER BY joiner",
-            [Column(&open.job)],
-            |row| Ok((row.get(0)?, row.get(1)?)),
-        )?;
-        let now = self.now;
-        let begun = self.one(
-            "SELECT request.profile, request.profile_version, request.intent, statement.statement, statement.proof, \
-             intent.tbs FROM request JOIN statement ON statement.id = request.id JOIN intent ON intent.id = request.id \
-             WHERE request.job = ?1",
-            [Column(&open.job)],
-            |row| {
-                Ok(Begun {
-                    job: open.job,
-                    lane: open.lane,
-                    account: open.account,
-                    profile: row.get::<_, Column<_>>(0)?.0,
-                    profile_version: row.get(1)?,
-                    turn: open.turn,
-                    strikes: open.strikes,
-                    sign_by: open.sign_by,
-                    remaining: open.sign_by.since(now),
-                    statement: row.get(3)?,
-                    proof: row.get(4)?,
-                    joined,
-                    tbs: row.get(5)?,
-                    intent: row.get::<_, Column<_>>(2)?.0,
-                })
-            },
-        )?;
-        begun.ok_or_else(|| Fault::damaged(format!("job {}: its request, statement or intent is missing", open.job)))
+    /// Adds the statements of those who joined.
+    fn with_joined(&self, found: Found) -> Result<Begun, Fault> {
+        let Found { mut begun, joined } = found;
+        if joined {
+            begun.joined = self.all(
+                "SELECT statement, proof FROM joined WHERE job = ?1 ORDER BY joiner",
+                [Column(&begun.job)],
+                |row| Ok((row.get(0)?, row.get(1)?)),
+            )?;
+        }
+        Ok(begun)
     }
 
     /// Parks an open job whose rows cannot be read, and says so.
@@ -194,36 +187,46 @@ impl Ledger<'_> {
     }
 
     fn take_one(&mut self, owner: &Incarnation, job: &Serial) -> Result<Taken, Fault> {
-        let begun = self.one(
-            concat!(
-                "UPDATE open SET owner = ?2, turn = turn + 1, strikes = strikes + 1, begun_at = ?3 \
-                 WHERE job = ?1 AND state = 'signing' AND strikes + 1 < ?4 AND sign_by > ?3 AND ",
-                usage_on!(),
-                " RETURNING ",
-                open_columns!()
-            ),
-            (Column(job), Column(owner), Column(self.now), STRIKES),
-            OpenRow::read,
+        let now = self.now;
+        let found = self.one(
+            begun_row!(concat!(
+                "open.state = 'signing' AND open.strikes + 1 < ?3 AND open.sign_by > ?2 AND ",
+                usage_on!()
+            )),
+            (Column(job), Column(now), STRIKES),
+            |row| Found::read(row, now),
         )?;
-        if let Some(open) = begun {
-            let detail = format!("turn {}, strike {}", open.turn, open.strikes);
-            self.note(job, "taken_over", &detail, owner.node.as_str())?;
-            return Ok(Taken::Begun(Box::new(self.bodies(open)?)));
-        }
-        let poison = self.one(
-            concat!(
-                "UPDATE open SET state = 'parked', owner = NULL, begun_at = NULL, strikes = strikes + 1 \
-                 WHERE job = ?1 AND state = 'signing' AND strikes + 1 >= ?2 RETURNING ",
-                open_columns!()
-            ),
+        let Some(mut found) = found else {
+            return self.poison(owner, job);
+        };
+        found.next_turn()?;
+        found.begun.strikes += 1;
+        let (turn, strikes) = (found.begun.turn, found.begun.strikes);
+        self.execute(
+            "UPDATE open SET owner = ?2, turn = ?3, strikes = ?4, begun_at = ?5 WHERE job = ?1",
+            (Column(job), Column(owner), turn, strikes, Column(now)),
+        )?;
+        let detail = format!("turn {turn}, strike {strikes}");
+        self.note(job, "taken_over", &detail, owner.node.as_str())?;
+        Ok(Taken::Begun(Box::new(self.with_joined(found)?)))
+    }
+
+    /// Parks a job that has lost its last owner.
+    fn poison(&mut self, owner: &Incarnation, job: &Serial) -> Result<Taken, Fault> {
+        let open = self.one(
+            open_row!("open.state = 'signing' AND open.strikes + 1 >= ?2"),
             (Column(job), STRIKES),
             OpenRow::read,
         )?;
-        let Some(open) = poison else {
+        let Some(open) = open else {
             return Err(Fault::damaged(format!("job {job}: it is neither lost nor poison")));
         };
+        self.execute(
+            "UPDATE open SET state = 'parked', owner = NULL, begun_at = NULL, strikes = strikes + 1 WHERE job = ?1",
+            [Column(job)],
+        )?;
         self.counts.moved(&open.lane, State::Signing, State::Parked);
-        let detail = format!("lost {} owners", open.strikes);
+        let detail = format!("lost {} owners", open.strikes + 1);
         self.note(job, "poisoned", &detail, owner.node.as_str())?;
         Ok(Taken::Poison)
     }
@@ -239,15 +242,18 @@ impl Ledger<'_> {
     }
 
     fn defer_one(&mut self, owner: &Incarnation, deferral: &Deferral) -> Result<(), Fault> {
-        let lane = self.one(
-            "UPDATE open SET state = 'queued', owner = NULL, begun_at = NULL \
-             WHERE job = ?1 AND state = 'signing' AND turn = ?2 AND owner = ?3 RETURNING issuer, class",
+        let open = self.one(
+            open_row!("open.state = 'signing' AND open.turn = ?2 AND open.owner = ?3"),
             (Column(&deferral.job), deferral.turn, Column(owner)),
-            |row| super::open::read_lane(row, 0),
+            OpenRow::read,
         )?;
-        if let Some(lane) = lane {
-            self.counts.moved(&lane, State::Signing, State::Queued);
-            self.note(&deferral.job, "deferred", &deferral.reason, owner.node.as_str())?;
+        if let Some(open) = open {
+            self.execute(
+                "UPDATE open SET state = 'queued', owner = NULL, begun_at = NULL WHERE job = ?1",
+                [Column(&open.job)],
+            )?;
+            self.counts.moved(&open.lane, State::Signing, State::Queued);
+            self.note(&open.job, "deferred", &deferral.reason, owner.node.as_str())?;
         }
         Ok(())
     }
@@ -262,31 +268,27 @@ impl Ledger<'_> {
 
     fn finish_one(&mut self, finish: &Finish) -> Result<Finished, Fault> {
         let open = self.one(
-            concat!(
-                "DELETE FROM open WHERE job = ?1 AND state IN ('signing', 'queued') AND turn > 0 \
-                 AND EXISTS (SELECT 1 FROM request WHERE request.job = open.job AND request.intent = ?2) AND ",
-                usage_on!(),
-                " RETURNING ",
-                open_columns!()
-            ),
+            open_row!(concat!(
+                "open.state IN ('signing', 'queued') AND open.turn > 0 AND request.intent = ?2 AND ",
+                usage_on!()
+            )),
             (Column(&finish.job), Column(&finish.intent)),
             OpenRow::read,
         )?;
         let Some(open) = open else {
             return self.why_not_finished(finish);
         };
-        let account = open.account.clone();
+        let revoked = open.cancelled;
+        if revoked {
+            self.counts.total(&open.account, Total::Revoked, Sign::Plus);
+            self.execute("UPDATE revocation SET issued = 1 WHERE job = ?1", [Column(&open.job)])?;
+        }
         let outcome = Outcome::Issued {
             signature: finish.signature.clone(),
             at: self.now,
         };
-        let ended = self.end(open, outcome, Some(finish.node.as_str()))?;
-        let revoked = self.execute("UPDATE revocation SET issued = 1 WHERE job = ?1", [Column(&finish.job)])? > 0;
-        if revoked {
-            self.counts.total(&account, Total::Revoked, Sign::Plus);
-        }
         Ok(Finished::Issued {
-            ended,
+            ended: self.end(open, outcome, Some(finish.node.as_str()))?,
             first: true,
             revoked,
         })
@@ -340,11 +342,7 @@ impl Ledger<'_> {
 
     fn refuse_one(&mut self, owner: &Incarnation, refusal: &Refusal) -> Result<Option<Ended>, Fault> {
         let open = self.one(
-            concat!(
-                "DELETE FROM open WHERE job = ?1 \
-                 AND (state = 'queued' OR (state = 'signing' AND turn = ?2 AND owner = ?3)) RETURNING ",
-                open_columns!()
-            ),
+            open_row!("(open.state = 'queued' OR (open.state = 'signing' AND open.turn = ?2 AND open.owner = ?3))"),
             (Column(&refusal.job), refusal.turn, Column(owner)),
             OpenRow::read,
         )?;
@@ -364,4 +362,44 @@ impl Ledger<'_> {
 enum Taken {
     Begun(Box<Begun>),
     Poison,
+}
+
+/// A job to begin.
+struct Found {
+    begun: Begun,
+    /// Whether somebody has joined it.
+    joined: bool,
+}
+
+impl Found {
+    fn read(row: &Row<'_>, now: Timestamp) -> rusqlite::Result<Self> {
+        let open = OpenRow::read(row)?;
+        let first = OpenRow::COLUMNS;
+        let begun = Begun {
+            job: open.job,
+            lane: open.lane,
+            account: open.account,
+            profile: row.get::<_, Column<_>>(first)?.0,
+            profile_version: row.get(first + 1)?,
+            turn: open.turn,
+            strikes: open.strikes,
+            sign_by: open.sign_by,
+            remaining: open.sign_by.since(now),
+            statement: row.get(first + 3)?,
+            proof: row.get(first + 4)?,
+            joined: Vec::new(),
+            tbs: row.get(first + 5)?,
+            intent: row.get::<_, Column<_>>(first + 2)?.0,
+        };
+        let joined = row.get(first + 6)?;
+        Ok(Self { begun, joined })
+    }
+
+    /// The turn that this begin is.
+    fn next_turn(&mut self) -> Result<(), Fault> {
+        let turn = self.begun.turn.checked_add(1);
+        self.begun.turn =
+            turn.ok_or_else(|| Fault::damaged(format!("job {}: its turns are used up", self.begun.job)))?;
+        Ok(())
+    }
 }

@@ -4,7 +4,8 @@ use rusqlite::{CachedStatement, Connection, OptionalExtension, Params, Row};
 
 use super::fault::Fault;
 
-fn prepare<'c>(connection: &'c Connection, sql: &str) -> rusqlite::Result<CachedStatement<'c>> {
+/// A statement, from the connection's cache if it is there.
+pub(super) fn prepare<'c>(connection: &'c Connection, sql: &str) -> rusqlite::Result<CachedStatement<'c>> {
     #[cfg(test)]
     super::tests::plans::seen(sql);
     connection.prepare_cached(sql)

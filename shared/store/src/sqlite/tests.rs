@@ -418,5 +418,22 @@ async fn no_statement_walks_along_a_table_that_grows() {
                 .any(|step| *step == walks || step.starts_with(&format!("{walks} ")));
             assert!(!walks, "{sql}\n{steps:#?}");
         }
+        // What is written for every job builds no temporary tables.
+        let always = [
+            "INSERT INTO request",
+            "INSERT INTO open",
+            "INSERT INTO result",
+            "UPDATE open",
+            "DELETE FROM open",
+        ];
+        if always.iter().any(|begin| sql.starts_with(begin)) {
+            let mut program = connection.prepare(&format!("EXPLAIN {sql}")).unwrap();
+            let steps: Vec<String> = program
+                .raw_query()
+                .mapped(|row| row.get(1))
+                .collect::<Result<_, _>>()
+                .unwrap();
+            assert!(!steps.iter().any(|step| step == "OpenEphemeral"), "{sql}");
+        }
     }
 }

@@ -133,6 +133,7 @@ impl Writer {
                 return Ok(Attempt::Spoiled);
             }
         }
+        drop(ledger);
         self.counts.write_totals(&self.connection).map_err(Fault::into_error)?;
         let commit = self
             .connection
