@@ -1,9 +1,11 @@
 //! The registry's state as this process applies it: revisions are pulled from the store, verified, folded, and published.
 //!
 //! What does not verify is refused and reported; the last state that did stays in force. Who wants to know at once reads
-//! [`Follower::applied`]; who wants to be told subscribes.
+//! [`Follower::applied`]; who wants to be told subscribes. A follower that remembers how far it came never goes back, not even after a
+//! restart: whoever rewinds the database does not bring back an issuer that was disabled.
 
 use std::{
+    path::PathBuf,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -22,7 +24,11 @@ use store::{Store, StoreError};
 use tokio::sync::{Notify, watch};
 use wire::trust::{ChainHead, Directory, RevisionError, RootUnusable, verify_revision};
 
-use crate::{config, telemetry::Metrics};
+use crate::{
+    config,
+    files::{FileError, read, write_public},
+    telemetry::Metrics,
+};
 
 /// Revisions read in one query.
 const PAGE: u32 = 256;
@@ -71,6 +77,27 @@ pub enum FollowError {
         /// Why.
         reason: ChangeRefused,
     },
+    /// The chain in the store is not the one that was applied before.
+    #[error(
+        "{found}, but this process has applied revision {applied} before: the registry was rewound. If an operator restored it on \
+         purpose, remove {memory} and start again", memory = memory.display()
+    )]
+    Rewound {
+        /// What the store holds.
+        found: String,
+        /// How far this process came before.
+        applied: u64,
+        /// Where it remembers that.
+        memory: PathBuf,
+    },
+}
+
+/// What a follower remembers over a restart.
+#[derive(Debug)]
+struct Memory {
+    path: PathBuf,
+    /// How far it came before this start.
+    floor: ChainHead,
 }
 
 /// That a process applies less than there is, or cannot know.
@@ -113,6 +140,7 @@ impl Chain for Arc<dyn Store> {
 #[derive(Debug)]
 pub struct Follower {
     chain: Box<dyn Chain>,
+    memory: Option<Memory>,
     clock: Arc<dyn Clock>,
     applied: Arc<ArcSwap<Applied>>,
     known: AtomicU64,
@@ -153,6 +181,7 @@ impl Follower {
         };
         Ok(Self {
             chain,
+            memory: None,
             applied: Arc::new(ArcSwap::from_pointee(Applied::start(root_public)?)),
             clock,
             known: AtomicU64::new(0),
@@ -172,6 +201,18 @@ impl Follower {
         })
     }
 
+    /// The same follower, which remembers in this file how far it came, and never applies less or anything else again.
+    pub fn remembering(mut self, path: PathBuf) -> Result<Self, FileError> {
+        let floor = match read(&path) {
+            Ok(text) => serde_json::from_slice(&text).map_err(|e| FileError::damaged(&path, e.to_string()))?,
+            Err(error) if error.is_missing() => ChainHead::START,
+            Err(error) => return Err(error),
+        };
+        self.note(floor.number);
+        self.memory = Some(Memory { path, floor });
+        Ok(self)
+    }
+
     /// The state in force, now and later.
     pub fn applied(&self) -> Arc<ArcSwap<Applied>> {
         self.applied.clone()
@@ -184,19 +225,26 @@ impl Follower {
 
     /// Somebody says that there is a revision of this number (an accepted job, a heartbeat, control): if it is news, it is fetched at once.
     pub fn hear_of(&self, head: u64) {
+        if self.note(head) {
+            self.nudge.notify_one();
+        }
+    }
+
+    /// Notes that there is a revision of this number. Whether that is news.
+    fn note(&self, head: u64) -> bool {
         let applied = self.applied.load().revision();
-        let known = self.known.fetch_max(head, Ordering::Relaxed).max(head);
+        let before = self.known.fetch_max(head, Ordering::Relaxed);
+        let known = before.max(head);
         self.known_gauge.set(i64::try_from(known).unwrap_or(i64::MAX));
         let now = self.clock.now();
         let mut news = self.news.lock().unwrap_or_else(PoisonError::into_inner);
         news.heard_at = now;
         if known > applied {
             news.higher_since.get_or_insert(now);
-            drop(news);
-            self.nudge.notify_one();
         } else {
             news.higher_since = None;
         }
+        head > before
     }
 
     /// Whether the process is behind: it knows of a higher revision, or has read no head and heard nothing for too long.
@@ -227,8 +275,10 @@ impl Follower {
     pub async fn catch_up(&self) -> Result<u64, FollowError> {
         let _one_at_a_time = self.turn.lock().await;
         let head = self.chain.head().await?;
-        self.hear_of(head);
+        self.note(head);
+        let before = self.applied.load().head;
         let outcome = self.apply_up_to(head).await;
+        self.remember(before).await;
         let mut news = self.news.lock().unwrap_or_else(PoisonError::into_inner);
         match &outcome {
             Ok(_) => news.refused = None,
@@ -247,27 +297,59 @@ impl Follower {
     }
 
     async fn apply_up_to(&self, head: u64) -> Result<u64, FollowError> {
-        loop {
-            let before = self.applied.load_full();
-            if before.revision() >= head {
-                return Ok(before.revision());
-            }
-            let page = self.chain.after(before.revision()).await?;
-            let (state, outcome) = fold(&before, &page);
-            let number = state.revision();
-            if number > before.revision() {
-                self.publish(state);
+        let mut state = self.applied.load_full();
+        self.check_floor(head, &state)?;
+        while state.revision() < head {
+            let page = self.chain.after(state.revision()).await?;
+            let (next, outcome) = fold(&state, &page, self.memory.as_ref());
+            let next = Arc::new(next);
+            if next.revision() > state.revision() && next.revision() >= self.floor() {
+                self.publish(next.clone());
             }
             outcome?;
             if page.is_empty() {
-                return Ok(number);
+                break;
             }
+            state = next;
+        }
+        Ok(self.applied.load().revision())
+    }
+
+    /// The revision below which nothing is published.
+    fn floor(&self) -> u64 {
+        self.memory.as_ref().map_or(0, |memory| memory.floor.number)
+    }
+
+    fn check_floor(&self, head: u64, state: &Applied) -> Result<(), FollowError> {
+        match &self.memory {
+            Some(Memory { path, floor }) if head < floor.number && state.revision() < floor.number => {
+                Err(FollowError::Rewound {
+                    found: format!("the store ends at revision {head}"),
+                    applied: floor.number,
+                    memory: path.clone(),
+                })
+            }
+            _ => Ok(()),
         }
     }
 
-    fn publish(&self, state: Applied) {
+    /// Writes down how far it has come, if that is further than `before`.
+    async fn remember(&self, before: ChainHead) {
+        let head = self.applied.load().head;
+        let Some(Memory { path, .. }) = self.memory.as_ref().filter(|_| head != before) else {
+            return;
+        };
+        let path = path.clone();
+        let text = serde_json::to_vec(&head).expect("numbers and texts always serialise");
+        let written = tokio::task::spawn_blocking(move || write_public(&path, &text)).await;
+        if let Ok(Err(error)) = written {
+            tracing::warn!(%error, "cannot remember how far the registry was applied; a restart would not notice a rewound database");
+        }
+    }
+
+    fn publish(&self, state: Arc<Applied>) {
         let number = state.revision();
-        self.applied.store(Arc::new(state));
+        self.applied.store(state);
         self.revision_gauge.set(i64::try_from(number).unwrap_or(i64::MAX));
         self.told.send_replace(number);
         tracing::info!(revision = number, "registry applied");
@@ -304,7 +386,7 @@ impl Follower {
 }
 
 /// The state after these revisions, or after those before the first that does not verify or does not fit.
-fn fold(before: &Applied, page: &[Revision]) -> (Applied, Result<(), FollowError>) {
+fn fold(before: &Applied, page: &[Revision], memory: Option<&Memory>) -> (Applied, Result<(), FollowError>) {
     let mut snapshot = Snapshot::clone(&before.snapshot);
     let (mut directory, mut head) = (before.directory.clone(), before.head);
     let mut outcome = Ok(());
@@ -316,8 +398,19 @@ fn fold(before: &Applied, page: &[Revision]) -> (Applied, Result<(), FollowError
                 break;
             }
         };
+        if let Some(Memory { path, floor }) = memory
+            && revision.number == floor.number
+            && revision.hash != floor.hash
+        {
+            outcome = Err(FollowError::Rewound {
+                found: format!("the store holds another revision {}", floor.number),
+                applied: floor.number,
+                memory: path.clone(),
+            });
+            break;
+        }
         if let Err(reason) = snapshot.advance(&changes) {
-            let (state, _) = fold(before, &page[..index]);
+            let (state, _) = fold(before, &page[..index], memory);
             let number = revision.number;
             return (state, Err(FollowError::Unfit { number, reason }));
         }

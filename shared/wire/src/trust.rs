@@ -11,7 +11,7 @@ use domain::{
     registry::{Change, Revision, Snapshot},
     time::Timestamp,
 };
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use crate::signed::{Context, NodeKey, UnusableKey, sha256, write_json};
@@ -284,7 +284,8 @@ pub(crate) fn ed25519(public_key: &[u8]) -> Option<ParsedPublicKey> {
 }
 
 /// The end of the chain of revisions: what the next one must follow.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct ChainHead {
     /// Number of the last revision; 0 before the first.
     pub number: u64,

@@ -93,6 +93,8 @@ impl Installation {
             &config.registry,
             &metrics,
         )
+        .map_err(Failure::failed)?
+        .remembering(data.file("registry-head.json"))
         .map_err(Failure::failed)?;
         let follower = Arc::new(follower);
         follower.catch_up().await.map_err(|error| {

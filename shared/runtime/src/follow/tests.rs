@@ -13,11 +13,12 @@ const NOW: Timestamp = Timestamp::from_secs(1_800_000_000);
 
 /// A chain in memory that control appends to and that somebody may tamper with.
 #[derive(Debug, Clone, Default)]
-struct Shelf(Arc<Mutex<(Vec<Revision>, bool)>>);
+struct Shelf(Arc<Mutex<(Vec<Revision>, bool)>>, Arc<AtomicU64>);
 
 #[async_trait]
 impl Chain for Shelf {
     async fn head(&self) -> Result<u64, StoreError> {
+        self.1.fetch_add(1, Ordering::Relaxed);
         let (chain, unreachable) = &*self.0.lock().unwrap();
         if *unreachable {
             Err(StoreError::Unavailable("cut".into()))
@@ -36,7 +37,20 @@ impl Chain for Shelf {
     }
 }
 
+fn follower_of(shelf: &Shelf, root: &RootKey, clock: &Arc<ManualClock>, metrics: &Metrics) -> Follower {
+    let registry = config::Registry::default();
+    Follower::of_chain(
+        Box::new(shelf.clone()),
+        &root.public_key(),
+        clock.clone(),
+        &registry,
+        metrics,
+    )
+    .unwrap()
+}
+
 struct Scene {
+    root: RootKey,
     shelf: Shelf,
     control: NodeKey,
     clock: Arc<ManualClock>,
@@ -48,9 +62,7 @@ impl Scene {
     fn new() -> Self {
         let (root, control) = (RootKey::generate(), NodeKey::generate("control-1".parse().unwrap()));
         let (shelf, clock, metrics) = (Shelf::default(), Arc::new(ManualClock::new(NOW)), Metrics::new());
-        let registry = config::Registry::default();
-        let chain = Box::new(shelf.clone());
-        let follower = Follower::of_chain(chain, &root.public_key(), clock.clone(), &registry, &metrics).unwrap();
+        let follower = follower_of(&shelf, &root, &clock, &metrics);
         let later = NOW + Duration::from_hours(1);
         let node = endorse(
             &root,
@@ -61,6 +73,7 @@ impl Scene {
             later,
         );
         let scene = Self {
+            root,
             shelf,
             control,
             clock,
@@ -69,6 +82,12 @@ impl Scene {
         };
         scene.append(&[Change::PutNode { node }]);
         scene
+    }
+
+    /// A follower as after a restart, which remembers in this file.
+    fn restarted(&self, path: &std::path::Path) -> Follower {
+        let follower = follower_of(&self.shelf, &self.root, &self.clock, &Metrics::new());
+        follower.remembering(path.to_owned()).unwrap()
     }
 
     fn append(&self, changes: &[Change]) {
@@ -239,4 +258,81 @@ async fn a_running_follower_applies_at_a_nudge_and_at_a_poll() {
     told.wait_for(|number| *number == 3).await.unwrap();
     stop.cancel();
     running.await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_revision_that_is_heard_of_and_never_comes_costs_one_question_a_poll() {
+    let scene = Scene::new();
+    let stop = tokio_util::sync::CancellationToken::new();
+    let running = tokio::spawn({
+        let (follower, stop) = (scene.follower.clone(), stop.clone());
+        async move { follower.run(stop).await }
+    });
+    scene
+        .follower
+        .subscribe()
+        .wait_for(|number| *number == 1)
+        .await
+        .unwrap();
+    for _ in 0..100 {
+        scene.follower.hear_of(9);
+    }
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    let questions = scene.shelf.1.load(Ordering::Relaxed);
+    assert!((20..=23).contains(&questions), "{questions} questions in 10 s");
+    assert!(scene.follower.behind().unwrap().reason.contains("revision 1 of 9"));
+    stop.cancel();
+    running.await.unwrap();
+}
+
+#[tokio::test]
+async fn a_restarted_follower_goes_on_from_where_it_was_and_publishes_nothing_older() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("registry-head.json");
+    let scene = Scene::new();
+    for n in 0..=255 {
+        scene.block(n);
+        scene.block(n);
+    }
+    assert_eq!(scene.restarted(&path).catch_up().await, Ok(513));
+    let again = scene.restarted(&path);
+    let mut told = again.subscribe();
+    assert_eq!(again.behind().unwrap().reason, "applies revision 0 of 513");
+    scene.tamper(|chain| chain[400].signature.0[0] ^= 1);
+    assert!(matches!(again.catch_up().await, Err(FollowError::Revision(_))));
+    assert_eq!(again.applied().load().revision(), 0, "an older state came into force");
+    assert!(!told.has_changed().unwrap());
+    scene.tamper(|chain| chain[400].signature.0[0] ^= 1);
+    assert_eq!(again.catch_up().await, Ok(513));
+    assert_eq!((*told.borrow_and_update(), again.behind()), (513, None));
+}
+
+#[tokio::test]
+async fn a_database_that_was_rewound_is_refused_after_a_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("registry-head.json");
+    let scene = Scene::new();
+    (1..=5).for_each(|n| scene.block(n));
+    scene.restarted(&path).catch_up().await.unwrap();
+    scene.tamper(|chain| chain.truncate(4));
+    let again = scene.restarted(&path);
+    let error = again.catch_up().await.unwrap_err();
+    let text = error.to_string();
+    assert!(
+        text.contains("ends at revision 4") && text.contains("registry-head.json"),
+        "{text}"
+    );
+    (10..=11).for_each(|n| scene.block(n));
+    let error = again.catch_up().await.unwrap_err();
+    assert!(error.to_string().contains("another revision 6"), "{error}");
+    assert_eq!(again.applied().load().revision(), 0);
+    assert!(again.behind().is_some());
+    std::fs::remove_file(&path).unwrap();
+    assert_eq!(scene.restarted(&path).catch_up().await, Ok(6));
+    std::fs::write(&path, "{").unwrap();
+    let damaged = follower_of(&scene.shelf, &scene.root, &scene.clock, &Metrics::new());
+    assert!(
+        damaged.remembering(path).is_err(),
+        "a damaged memory is not taken for none"
+    );
 }
