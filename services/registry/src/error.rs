@@ -62,7 +62,9 @@ impl From<FollowError> for RegistryError {
     fn from(error: FollowError) -> Self {
         match error {
             FollowError::Store(error) => Self::Store(error),
-            FollowError::Revision(_) | FollowError::Unfit { .. } => Self::Trust(error.to_string()),
+            FollowError::Revision(_) | FollowError::Unfit { .. } | FollowError::Rewound { .. } => {
+                Self::Trust(error.to_string())
+            }
         }
     }
 }
