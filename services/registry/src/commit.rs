@@ -5,7 +5,10 @@ use std::sync::Arc;
 
 use domain::registry::{Change, Revision, Snapshot};
 use store::{Appended, IssuerRow, StoreError};
-use wire::{admin::Changed, trust::MAX_REVISION};
+use wire::{
+    admin::Changed,
+    trust::{MAX_REVISION, verify_revision},
+};
 
 use crate::{Registry, RegistryError};
 
@@ -83,6 +86,9 @@ impl Registry {
                     "the change is larger than {MAX_REVISION} bytes; make it in several steps"
                 )));
             }
+            // What nobody would believe must never get into the chain: it would stop everybody who follows it.
+            verify_revision(&revision, &applied.head, &applied.directory)
+                .map_err(|error| RegistryError::Trust(error.to_string()))?;
             let detail = format!("revision {} {:?}", revision.number, revision.hash);
             self.audit.record(order, &detail, changes.len()).await?;
             match self.append(&revision, &rows(&next, &changes)).await? {

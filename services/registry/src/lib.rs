@@ -16,6 +16,8 @@ mod past;
 mod profiles;
 mod setup;
 mod subject;
+#[cfg(test)]
+mod tests;
 mod token;
 mod token_key;
 

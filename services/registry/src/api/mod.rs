@@ -33,7 +33,7 @@ type Shared = State<Arc<Registry>>;
 const OFFICER: OperatorRole = OperatorRole::SecurityOfficer;
 
 /// The routes. `body_limit` bounds request bodies in bytes; the history of an imported issuer is the largest.
-fn router(registry: Arc<Registry>, body_limit: usize) -> Router {
+pub(crate) fn router(registry: Arc<Registry>, body_limit: usize) -> Router {
     Router::new()
         .route("/v1/issuers", get(issuers).post(register_issuer))
         .route("/v1/issuers/{id}", get(issuer))

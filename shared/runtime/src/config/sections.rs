@@ -76,7 +76,7 @@ impl Default for Tls {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Store {
-    /// File of the ledger. Empty: `ledger.sqlite` in the data directory. Default empty.
+    /// Directory of the ledger, for it alone. Empty: `ledger` in the data directory. Default empty.
     pub path: PathBuf,
     /// Least time from the beginning of one commit to that of the next: longer makes larger groups. Default 400us.
     #[serde(with = "humantime_serde")]
