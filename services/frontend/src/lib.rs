@@ -38,9 +38,11 @@ use runtime::{
     follow::{Applied, Follower},
     health::Health,
     shutdown::Shutdown,
+    tls::{self, ServerTls},
 };
 use store::{Store, StoreError};
 use tokio::{
+    net::TcpListener,
     sync::Semaphore,
     task::AbortHandle,
     time::{sleep, timeout},
@@ -180,13 +182,22 @@ pub struct Running {
     leave: CancellationToken,
 }
 
-/// A front end that could not start.
+/// A front end that could not start, or whose listener failed.
 #[derive(Debug, thiserror::Error)]
-#[error("front end could not start: {0}")]
-pub struct StartError(#[from] std::io::Error);
+#[error("front end: {0}")]
+pub struct ServeError(#[from] std::io::Error);
+
+/// Runs a front end behind its listener until shutdown begins and every request has been answered.
+pub async fn serve(context: Context, listener: TcpListener, tls: Arc<ServerTls>) -> Result<(), ServeError> {
+    let (shutdown, limits) = (context.shutdown.clone(), tls::Limits::from(&context.config.tls));
+    let running = start(context)?;
+    let served = tls::serve(listener, tls, running.router(), limits, shutdown).await;
+    running.stop().await;
+    Ok(served?)
+}
 
 /// Starts everything behind the listener.
-pub fn start(context: Context) -> Result<Running, StartError> {
+pub fn start(context: Context) -> Result<Running, ServeError> {
     let Context {
         config,
         store,
@@ -270,7 +281,7 @@ pub fn start(context: Context) -> Result<Running, StartError> {
         admission,
         waiters,
         tokens: tokens.clone(),
-        limiter: Limiter::new(settings.logins_per_second),
+        limiter: Limiter::new(settings.failures_per_second),
         certificates: Certificates::default(),
         blocked_keys,
         follower,

@@ -12,6 +12,7 @@ use domain::{
     admission,
     bytes::Digest,
     id::{Incarnation, Serial},
+    policy::Presence,
     registry::Terms,
     repeat,
     request::{Content, Request},
@@ -155,9 +156,11 @@ impl Preparer {
     /// Reads the requested key, verifies that the client holds it where the format proves that, and refuses weak and blocked ones.
     fn requested_key(&self, request: &Request, terms: &Terms) -> Result<RequestedKey, Refusal> {
         let unfit = |error| Refusal::Key(error, terms.profile.clone());
-        let format = terms.profile.policy.public_key.key_format;
-        let key = pki::csr::read(&request.public_key, format).map_err(unfit)?;
-        if let Some(signature) = &request.public_key_signature {
+        let policy = &terms.profile.policy;
+        let key = pki::csr::read(&request.public_key, policy.public_key.key_format).map_err(unfit)?;
+        // Where the policy forbids it, admission says so.
+        let looked_at = matches!(policy.public_key_signature, Presence::Optional | Presence::Required);
+        if let Some(signature) = request.public_key_signature.as_ref().filter(|_| looked_at) {
             pki::csr::verify_possession(&key.spki, key.key_type, signature).map_err(unfit)?;
         }
         if self

@@ -2,18 +2,18 @@
 
 use axum::{Json, extract::State};
 use store::Counter;
-use wire::{hvca::Value, problem::Problem};
+use wire::hvca::Value;
 
 use crate::{App, authenticate::Caller, error::ApiError};
 
 /// How many certificates the account was ever issued.
 #[utoipa::path(
     get,
+    operation_id = "countIssued",
     path = "/counters/certificates/issued",
     tag = "account",
     responses(
         (status = 200, description = "How many", body = Value),
-        (status = 503, description = "`store_unavailable`", body = Problem, content_type = "application/problem+json"),
     ),
     security(("token" = [])),
 )]
@@ -24,11 +24,11 @@ pub async fn issued(State(app): State<App>, caller: Caller) -> Result<Json<Value
 /// How many of the account's certificates were ever revoked.
 #[utoipa::path(
     get,
+    operation_id = "countRevoked",
     path = "/counters/certificates/revoked",
     tag = "account",
     responses(
         (status = 200, description = "How many", body = Value),
-        (status = 503, description = "`store_unavailable`", body = Problem, content_type = "application/problem+json"),
     ),
     security(("token" = [])),
 )]
@@ -44,11 +44,11 @@ async fn counter(app: &App, caller: &Caller, counter: Counter) -> Result<Json<Va
 /// How many more certificates the account may have; open requests count as used.
 #[utoipa::path(
     get,
+    operation_id = "showIssuanceQuota",
     path = "/quotas/issuance",
     tag = "account",
     responses(
         (status = 200, description = "How many are left", body = Value),
-        (status = 503, description = "`store_unavailable`", body = Problem, content_type = "application/problem+json"),
     ),
     security(("token" = [])),
 )]

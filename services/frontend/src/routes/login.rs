@@ -14,6 +14,7 @@ use crate::{App, authenticate::ClientCertificate, body::Json, error::ApiError};
 /// Exchanges the account's credentials for a bearer token, bound to the client certificate. Earlier tokens stay good.
 #[utoipa::path(
     post,
+    operation_id = "login",
     path = "/login",
     tag = "account",
     request_body = Login,

@@ -11,10 +11,13 @@ use axum::{Router, routing::get};
 use http::header::CONTENT_TYPE;
 use utoipa::{
     Modify, OpenApi,
-    openapi::security::{Http, HttpAuthScheme, SecurityScheme},
+    openapi::{
+        ContentBuilder, Ref, Response, ResponseBuilder,
+        security::{Http, HttpAuthScheme, SecurityScheme},
+    },
 };
 use utoipa_axum::{router::OpenApiRouter, routes};
-use wire::problem::ProblemId;
+use wire::problem::{MEDIA_TYPE, ProblemId};
 
 use crate::App;
 
@@ -72,15 +75,43 @@ fn routes() -> OpenApiRouter<App> {
     )
 }
 
+/// What every operation with a token may answer besides its own.
+const ALWAYS: [(&str, &str); 4] = [
+    ("401", "`invalid_token`"),
+    ("403", "`account_disabled`"),
+    ("429", "`rate_limited`"),
+    ("503", "`overloaded`, `store_unavailable`, `shutting_down`, `not_ready`"),
+];
+
 /// The OpenAPI document as JSON.
 ///
 /// # Panics
 /// Never: the document has text keys only.
 pub fn openapi() -> String {
-    let (_, document) = routes().split_for_parts();
+    let (_, mut document) = routes().split_for_parts();
+    for path in document.paths.paths.values_mut() {
+        for operation in [&mut path.get, &mut path.post, &mut path.patch, &mut path.delete] {
+            if let Some(operation) = operation.as_mut().filter(|operation| operation.security.is_some()) {
+                for (status, description) in ALWAYS {
+                    let responses = &mut operation.responses.responses;
+                    responses
+                        .entry(status.into())
+                        .or_insert_with(|| problem(description).into());
+                }
+            }
+        }
+    }
     document
         .to_pretty_json()
         .expect("the document has text keys only, so it always serialises")
+}
+
+fn problem(description: &str) -> Response {
+    let schema = Ref::from_schema_name("Problem");
+    ResponseBuilder::new()
+        .description(description)
+        .content(MEDIA_TYPE, ContentBuilder::new().schema(Some(schema)).build())
+        .build()
 }
 
 /// Every route. The OpenAPI document itself needs no token.

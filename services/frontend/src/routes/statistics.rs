@@ -1,5 +1,7 @@
 //! `GET /v2/stats/{issued,revoked,expiring}`: certificates in a window of time, page by page.
 
+use std::time::Duration;
+
 use axum::{
     Json,
     extract::{Query, State},
@@ -20,8 +22,7 @@ const TOTAL_COUNT: HeaderName = HeaderName::from_static("total-count");
 /// Where the other pages are. Not `Link`: the contract's own name.
 const LINKS: HeaderName = HeaderName::from_static("links");
 
-/// The longest window, and the one that is taken when nothing is said: the last ten minutes.
-const LONGEST_S: i64 = 30 * 86_400;
+/// The window that is taken when nothing is said: the last ten minutes.
 const DEFAULT_S: i64 = 600;
 
 /// Entries a page, unless the query says otherwise, and at most.
@@ -31,6 +32,7 @@ const MOST_PER_PAGE: u32 = 1000;
 /// Certificates issued in the window.
 #[utoipa::path(
     get,
+    operation_id = "listIssued",
     path = "/stats/issued",
     tag = "account",
     params(
@@ -53,6 +55,7 @@ pub async fn issued(State(app): State<App>, caller: Caller, uri: Uri) -> Result<
 /// Certificates revoked in the window.
 #[utoipa::path(
     get,
+    operation_id = "listRevoked",
     path = "/stats/revoked",
     tag = "account",
     params(
@@ -75,6 +78,7 @@ pub async fn revoked(State(app): State<App>, caller: Caller, uri: Uri) -> Result
 /// Certificates that end in the window.
 #[utoipa::path(
     get,
+    operation_id = "listExpiring",
     path = "/stats/expiring",
     tag = "account",
     params(
@@ -104,7 +108,8 @@ struct Window {
 }
 
 async fn page(app: &App, caller: &Caller, uri: &Uri, statistics: Statistics, path: &str) -> Result<Response, ApiError> {
-    let window = Window::read(uri, app.now())?;
+    let longest = app.config.frontend.statistics_window;
+    let window = Window::read(uri, app.now(), longest)?;
     let query = StatisticsQuery {
         account: caller.account.id.clone(),
         statistics,
@@ -130,7 +135,7 @@ async fn page(app: &App, caller: &Caller, uri: &Uri, statistics: Statistics, pat
 }
 
 impl Window {
-    fn read(uri: &Uri, now: Timestamp) -> Result<Self, ApiError> {
+    fn read(uri: &Uri, now: Timestamp, longest: Duration) -> Result<Self, ApiError> {
         let Query(query) = Query::<Vec<(String, String)>>::try_from_uri(uri)
             .map_err(|_| ApiError::new(ProblemId::InvalidRequest, "the query cannot be read"))?;
         let number = |name: &str| -> Result<Option<i64>, ApiError> {
@@ -157,8 +162,12 @@ impl Window {
         if from > to {
             return Err(ApiError::field("from", "is after `to`"));
         }
-        if to.saturating_sub(from) > LONGEST_S {
-            return Err(ApiError::field("from", "is more than 30 days before `to`"));
+        if to.abs_diff(from) > longest.as_secs() {
+            let days = longest.as_secs() / 86_400;
+            return Err(ApiError::field(
+                "from",
+                &format!("is more than {days} days before `to`"),
+            ));
         }
         Ok(Self {
             from,
@@ -200,7 +209,8 @@ mod tests {
     const NOW: Timestamp = Timestamp::from_secs(1_800_000_000);
 
     fn read(query: &str) -> Result<Window, ApiError> {
-        Window::read(&format!("/v2/stats/issued{query}").parse().unwrap(), NOW)
+        let uri = format!("/v2/stats/issued{query}").parse().unwrap();
+        Window::read(&uri, NOW, Duration::from_hours(30 * 24))
     }
 
     #[test]

@@ -1,18 +1,17 @@
 //! `GET /v2/trustchain`.
 
 use axum::Json;
-use wire::problem::Problem;
 
 use crate::{authenticate::Caller, error::ApiError};
 
 /// The chain of the account's issuer, as PEM: the issuing certificate first, the root last.
 #[utoipa::path(
     get,
+    operation_id = "showTrustChain",
     path = "/trustchain",
     tag = "issuer",
     responses(
         (status = 200, description = "PEM certificates, issuing CA first, root last", body = Vec<String>),
-        (status = 401, description = "`invalid_token`", body = Problem, content_type = "application/problem+json"),
     ),
     security(("token" = [])),
 )]

@@ -1,18 +1,18 @@
 //! `GET /v2/validationpolicy`.
 
 use axum::Json;
-use wire::{hvca::PolicyDocument, problem::Problem};
+use wire::hvca::PolicyDocument;
 
 use crate::{authenticate::Caller, error::ApiError};
 
 /// The whole policy of the account's profile, as it is applied.
 #[utoipa::path(
     get,
+    operation_id = "showValidationPolicy",
     path = "/validationpolicy",
     tag = "issuer",
     responses(
         (status = 200, description = "The policy", body = PolicyDocument),
-        (status = 401, description = "`invalid_token`", body = Problem, content_type = "application/problem+json"),
     ),
     security(("token" = [])),
 )]

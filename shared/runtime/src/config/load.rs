@@ -126,7 +126,7 @@ impl Config {
             ),
             ("frontend.accept_batch", frontend.accept_batch as u64),
             ("frontend.waiting", frontend.waiting as u64),
-            ("frontend.logins_per_second", u64::from(frontend.logins_per_second)),
+            ("frontend.failures_per_second", u64::from(frontend.failures_per_second)),
             ("frontend.token_cache", frontend.token_cache),
             ("accounts.requests_per_second", u64::from(accounts.requests_per_second)),
             ("accounts.jobs_in_flight", u64::from(accounts.jobs_in_flight)),

@@ -146,11 +146,11 @@ pub struct Frontend {
     pub requests: usize,
     /// Threads that verify requests and prepare certificates. 0: one per core. Default 0.
     pub admission_threads: usize,
-    /// Requests of one issuer that wait for verification; over it: `overloaded`. Default 512.
+    /// Requests of one issuer that wait for verification; over it: `overloaded`. Default 2048.
     pub verify_queue_per_issuer: usize,
-    /// Requests of one issuer that wait for the accept batch; over it: `overloaded`. Default 512.
+    /// Requests of one issuer that wait for the accept batch; over it: `overloaded`. Default 2048.
     pub accept_queue_per_issuer: usize,
-    /// Jobs accepted in one call of the store. Default 128.
+    /// Jobs accepted in one call of the store. Default 64.
     pub accept_batch: usize,
     /// Longest wait that `Prefer: wait` gives. Default 60s.
     #[serde(with = "humantime_serde")]
@@ -160,8 +160,8 @@ pub struct Frontend {
     /// How often the ledger is asked about all waiting jobs. Default 250ms.
     #[serde(with = "humantime_serde")]
     pub wait_poll: Duration,
-    /// Logins a second of one client certificate. Default 20.
-    pub logins_per_second: u32,
+    /// Failed logins and tokens a second of one client certificate; over it 429 instead of 401. Default 20.
+    pub failures_per_second: u32,
     /// How long an idempotency key is kept. Default 24h.
     #[serde(with = "humantime_serde")]
     pub idempotency_keep: Duration,
@@ -180,13 +180,13 @@ impl Default for Frontend {
             request_timeout: Duration::from_secs(30),
             requests: 8192,
             admission_threads: 0,
-            verify_queue_per_issuer: 512,
-            accept_queue_per_issuer: 512,
-            accept_batch: 128,
+            verify_queue_per_issuer: 2048,
+            accept_queue_per_issuer: 2048,
+            accept_batch: 64,
             wait_limit: Duration::from_mins(1),
             waiting: 8192,
             wait_poll: Duration::from_millis(250),
-            logins_per_second: 20,
+            failures_per_second: 20,
             idempotency_keep: Duration::from_hours(24),
             statistics_window: Duration::from_hours(30 * 24),
             token_cache: 10_000,

@@ -26,6 +26,7 @@ use crate::{
 /// Requests a certificate.
 #[utoipa::path(
     post,
+    operation_id = "requestCertificate",
     path = "/certificates",
     tag = "certificates",
     request_body = CertificateRequest,

@@ -30,6 +30,7 @@ use crate::{
 /// Requests the same certificate for another key.
 #[utoipa::path(
     post,
+    operation_id = "rekeyCertificate",
     path = "/certificates/{serial}/rekey",
     tag = "certificates",
     params(

@@ -26,6 +26,7 @@ use crate::{
 /// Revokes a certificate.
 #[utoipa::path(
     patch,
+    operation_id = "revokeCertificate",
     path = "/certificates/{serial}",
     tag = "certificates",
     params(("serial" = String, Path, description = "Serial number: hexadecimal digits, any case, leading zeros or none")),
@@ -52,6 +53,7 @@ pub async fn patch(
 /// Revokes a certificate for no stated reason.
 #[utoipa::path(
     delete,
+    operation_id = "deleteCertificate",
     path = "/certificates/{serial}",
     tag = "certificates",
     params(("serial" = String, Path, description = "Serial number: hexadecimal digits, any case, leading zeros or none")),

@@ -105,6 +105,7 @@ async fn report(app: &App, job: Serial, detail: &str) {
 /// The certificate of a serial.
 #[utoipa::path(
     get,
+    operation_id = "showCertificate",
     path = "/certificates/{serial}",
     tag = "certificates",
     params(("serial" = String, Path, description = "Serial number: hexadecimal digits, any case, leading zeros or none")),
