@@ -12,7 +12,10 @@ use domain::{
     policy::ValueType,
     request::{AlternativeNames, Content, TypedValue},
 };
-use pki::{certificate::prepare, lint::LintContext};
+use pki::{
+    certificate::prepare,
+    lint::{LintContext, lint_ca_chain},
+};
 use proptest::prelude::*;
 
 static AUTHORITY: LazyLock<Authority> = LazyLock::new(|| Authority::new("test", KeyType::P256));
@@ -189,5 +192,16 @@ proptest! {
         let findings = LintContext::new(&AUTHORITY.issuer).lint_tbs(&tbs, &profile());
         let sealed = pki::certificate::seal(&tbs, AUTHORITY.issuer.signature_algorithm, &AUTHORITY.sign(&tbs));
         prop_assert!(!findings.is_empty() || pki::certificate::read(&sealed).is_ok());
+    }
+}
+
+#[test]
+fn the_chains_of_sound_issuers_have_no_findings() {
+    for key_type in KeyType::ALL {
+        assert_eq!(
+            lint_ca_chain(&Authority::new("test", key_type).issuer),
+            [],
+            "{key_type}"
+        );
     }
 }

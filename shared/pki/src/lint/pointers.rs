@@ -46,7 +46,7 @@ pub(super) const RULES: &[Rule] = &[
     Rule::leaf("crl-point-shard", "RFC 5280 4.2.1.13, 5.2.5", "", crl_point_shard),
     Rule::leaf(
         "revocation-information",
-        "BR 4.9.11, 7.1.2.7.6, 7.1.2.8.2; RFC 6960 4.2.2.2.1",
+        "BR 7.1.2.7.6, 7.1.2.8.2; RFC 6960 4.2.2.2.1",
         "",
         revocation_information,
     ),

@@ -36,7 +36,7 @@ pub(super) const RULES: &[Rule] = &[
         "subject_dn",
         upper_bound,
     ),
-    Rule::leaf("subject-blank", "RFC 5280 A.1; BR 7.1.4.3", "subject_dn", blank),
+    Rule::leaf("subject-blank", "RFC 5280 A.1; BR 7.1.4.4", "subject_dn", blank),
     Rule::leaf(
         "subject-control-character",
         "RFC 5280 A.1; RFC 4518 2.2",
