@@ -482,16 +482,18 @@ impl Bench {
         Answers::open(&sealed, &applied.directory, SystemClock.now()).unwrap().1
     }
 
+    /// Another connection to the ledger's file.
+    pub fn connection(&self) -> rusqlite::Connection {
+        let file = self.dir.path().join("ledger").join("ledger.sqlite");
+        let flags = rusqlite::OpenFlags::SQLITE_OPEN_READ_WRITE;
+        let connection = rusqlite::Connection::open_with_flags(file, flags).unwrap();
+        connection.busy_timeout(Duration::from_secs(5)).unwrap();
+        connection
+    }
+
     /// Alters the ledger behind everybody's back.
     pub fn tamper(&self, sql: &str, job: Serial) {
-        let path = std::fs::read_dir(self.dir.path().join("ledger")).unwrap();
-        let file = path
-            .map(|entry| entry.unwrap().path())
-            .find(|path| path.ends_with("ledger.sqlite"))
-            .expect("the ledger's file");
-        let connection = rusqlite::Connection::open(file).unwrap();
-        connection.busy_timeout(Duration::from_secs(5)).unwrap();
-        let changed = connection.execute(sql, [job.as_bytes()]).unwrap();
+        let changed = self.connection().execute(sql, [job.as_bytes()]).unwrap();
         assert_eq!(changed, 1, "{sql}");
     }
 

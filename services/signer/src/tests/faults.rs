@@ -276,3 +276,28 @@ async fn a_host_whose_clock_is_off_takes_no_jobs_and_expires_nothing() {
     bench.issued("a", &jobs).await;
     signer.stop().await.unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_that_takes_nothing_costs_no_job_and_no_signature() {
+    let bench = Bench::new().await;
+    bench.token.break_key("a", Fault::Waits);
+    let signer = bench.start();
+    let signed = bench.submit("a", 2).await;
+    bench
+        .until("it is being signed", async || bench.token.waiting() > 0)
+        .await;
+    let queued = bench.accept(vec![bench.draft("b", "host.example.com")]).await;
+    let connection = bench.connection();
+    connection.execute_batch("BEGIN IMMEDIATE").unwrap();
+    bench.token.mend("a");
+    bench
+        .until("it says so", async || !signer.health.readiness().ready)
+        .await;
+    connection.execute_batch("ROLLBACK").unwrap();
+    bench.issued("a", &signed).await;
+    bench.issued("b", &queued).await;
+    bench
+        .until("it is well again", async || signer.health.readiness().ready)
+        .await;
+    signer.stop().await.unwrap();
+}

@@ -20,6 +20,9 @@ use wire::{
 use super::bench::Bench;
 use crate::check::{Objection, View, check};
 
+/// What is altered, and how.
+type Alteration<T> = (&'static str, fn(&mut T));
+
 async fn begun(bench: &Bench) -> Begun {
     let jobs = bench.accept(vec![bench.draft("a", "host.example.com")]).await;
     let owner = bench.waiter.clone();
@@ -58,7 +61,7 @@ async fn every_field_of_a_row_that_is_altered_is_found() {
     let applied = bench.follower.applied().load_full();
     let good = begun(&bench).await;
     judge(&good, &applied).unwrap();
-    let alterations: [(&str, fn(&mut Begun)); 12] = [
+    let alterations: [Alteration<Begun>; 12] = [
         ("job", |b| b.job = Serial::new(b.job.time(), [9; 10])),
         ("issuer", |b| b.lane.issuer = "b".parse().unwrap()),
         ("class", |b| b.lane.class = Class::Bulk),
@@ -119,7 +122,7 @@ async fn every_field_of_a_statement_must_fit_the_row_and_its_time_the_enrolment(
     let bench = Bench::new().await;
     let applied = bench.follower.applied().load_full();
     let good = begun(&bench).await;
-    let alterations: [(&str, fn(&mut Statement)); 12] = [
+    let alterations: [Alteration<Statement>; 12] = [
         ("version", |s| s.version = 2),
         ("job", |s| s.job = Serial::new(s.job.time(), [9; 10])),
         ("account", |s| s.account = "b".parse().unwrap()),

@@ -530,5 +530,9 @@ impl Dispatcher {
 }
 
 #[cfg(test)]
+mod cluster;
+#[cfg(test)]
+mod cluster_tests;
+#[cfg(test)]
 #[path = "dispatch_tests.rs"]
 mod tests;

@@ -1,0 +1,87 @@
+//! Which lanes the worker serves, from which inbox, and what the world is told of each.
+
+use std::{collections::BTreeSet, time::Instant};
+
+use domain::{dispatch::Event, id::IssuerId, lane::Lane};
+use tokio::time::timeout;
+
+use super::{BROKER_TIMEOUT, REOPEN_PAUSE, Worker};
+use crate::keyring::Keyring;
+
+impl Worker {
+    /// Serves the lanes of the keys that are here.
+    pub(super) async fn keys_changed(&mut self) {
+        let keyring = self.keyring.load_full();
+        let lanes = keyring.lanes(|lane| self.broker.carrier(lane));
+        let names: Vec<Lane> = lanes.iter().map(|(lane, _)| lane.clone()).collect();
+        if names != self.state.lanes || self.state.inbox.is_none() {
+            self.state.lanes = names;
+            self.open_inbox().await;
+        }
+        self.happen(Event::Served(lanes)).await;
+        self.list_conditions(&keyring);
+    }
+
+    pub(super) async fn open_inbox(&mut self) {
+        self.state.inbox = None;
+        let served = self
+            .broker
+            .serve(&self.incarnation, &self.state.lanes, self.config.prefetch);
+        match timeout(BROKER_TIMEOUT, served).await {
+            Ok(Ok(inbox)) => {
+                self.state.inbox = Some(inbox);
+                self.state.reopen_at = None;
+            }
+            Ok(Err(error)) => self.closed(&error.to_string()),
+            Err(_) => self.closed("no answer in time"),
+        }
+        self.happen(Event::InboxOpened).await;
+    }
+
+    fn closed(&mut self, reason: &str) {
+        tracing::warn!(reason, "no inbox on the broker: jobs are claimed from the ledger");
+        self.state.reopen_at = Some(Instant::now() + REOPEN_PAUSE);
+    }
+
+    /// A condition for each lane that some account uses and whose key is here, or should be.
+    fn list_conditions(&mut self, keyring: &Keyring) {
+        let snapshot = self.applied.load().snapshot.clone();
+        let used = snapshot.accounts.values().filter_map(|account| {
+            let class = snapshot.profiles.get(&account.profile)?.class;
+            let issuer = account.issuer.clone();
+            Some(Lane { issuer, class })
+        });
+        let used: BTreeSet<Lane> = used
+            .filter(|lane| keyring.get(&lane.issuer).is_some() || keyring.missing().contains_key(&lane.issuer))
+            .collect();
+        self.state.conditions.retain(|lane, _| used.contains(lane));
+        for lane in used {
+            let condition = self
+                .state
+                .conditions
+                .entry(lane.clone())
+                .or_insert_with(|| self.health.lane("signer", lane.clone()));
+            match keyring.missing().get(&lane.issuer) {
+                Some(reason) => condition.not_ready(reason.clone()),
+                None => condition.ready(),
+            }
+        }
+        self.state.gated.clear();
+    }
+
+    /// Lanes whose keys fail say so.
+    pub(super) fn show_health(&mut self) {
+        let gated: BTreeSet<IssuerId> = self.dispatcher.status().gated.into_iter().collect();
+        if gated == self.state.gated {
+            return;
+        }
+        for (lane, condition) in &self.state.conditions {
+            match (self.state.gated.contains(&lane.issuer), gated.contains(&lane.issuer)) {
+                (false, true) => condition.not_ready("operations with this issuer's key fail"),
+                (true, false) => condition.ready(),
+                (false, false) | (true, true) => {}
+            }
+        }
+        self.state.gated = gated;
+    }
+}
