@@ -335,3 +335,6 @@ pub fn nodes(nodes: &[NodeDocument]) -> String {
         }),
     )
 }
+
+#[cfg(test)]
+mod tests;

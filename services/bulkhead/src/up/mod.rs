@@ -34,7 +34,7 @@ pub async fn run(output: Output, up: Up) -> Outcome {
     let (config, addresses) = addresses::configure(&up)?;
     telemetry::init(&config.telemetry).map_err(Failure::usage)?;
     if let Some(file) = &up.ready_file {
-        remove_stale(file)?;
+        remove(file)?;
     }
     let data = DataDir::open(&config.place.data_dir).map_err(Failure::failed)?;
     let shutdown = Shutdown::new(config.shutdown.grace);
@@ -44,8 +44,11 @@ pub async fn run(output: Output, up: Up) -> Outcome {
         // A signal during the start ends it: nothing that it does is left half-done.
         () = shutdown.soft().cancelled() => {}
     }
-    let stopped = shutdown.wait().await;
-    finish(&stopped)
+    shutdown.soft().cancelled().await;
+    if let Some(file) = &up.ready_file {
+        remove(file)?;
+    }
+    finish(&shutdown.wait().await)
 }
 
 async fn start(
@@ -75,10 +78,11 @@ async fn start(
         self_check: checked,
         commands,
     };
-    if let Some(file) = &up.ready_file {
-        context.write(file).map_err(Failure::failed)?;
+    output.print(&ready, || ready.text())?;
+    match &up.ready_file {
+        Some(file) => context.write(file).map_err(Failure::failed),
+        None => Ok(()),
     }
-    output.print(&ready, || ready.text())
 }
 
 /// What to type to get a certificate with curl and OpenSSL; nothing if no account's credential is known.
@@ -92,11 +96,11 @@ async fn commands(installation: &Installation, data: &DataDir, context: &Context
     Ok(files.script(url, account, &snapshot))
 }
 
-/// Whoever waits for the file must not find the last start's.
-fn remove_stale(file: &Path) -> Outcome {
+/// Whoever waits for the ready file must not find the last start's.
+fn remove(file: &Path) -> Outcome {
     match std::fs::remove_file(file) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(Failure::usage(format_args!(
-            "--ready-file {}: cannot be replaced: {error}",
+            "--ready-file {}: cannot be removed: {error}",
             file.display()
         ))),
         _ => Ok(()),
