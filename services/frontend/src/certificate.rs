@@ -89,8 +89,7 @@ impl Certificates {
     fn key(&self, issuer: &Arc<Issuer>) -> Result<Arc<IssuerKey>, Altered> {
         let mut keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
         match keys.get(&issuer.id) {
-            // Subject and key of an issuer never change.
-            Some(key) if key.issuer.public_key == issuer.public_key => Ok(key.clone()),
+            Some(key) if Arc::ptr_eq(&key.issuer, issuer) => Ok(key.clone()),
             _ => {
                 let verifier = Verifier::new(&issuer.public_key, issuer.signature_algorithm)
                     .map_err(|error| Altered::IssuerKey(issuer.id.clone(), error))?;

@@ -452,4 +452,25 @@ mod tests {
             assert_eq!(ended(&outcome, None).unwrap().status().as_u16(), status);
         }
     }
+
+    #[test]
+    fn what_an_operator_did_to_a_request_is_told_and_a_successor_is_named() {
+        let at = Timestamp::default();
+        let reason = "drill".to_owned();
+        let discarded = ended(&Outcome::Discarded { reason, at }, None).unwrap();
+        assert_eq!(
+            (discarded.id(), discarded.status().as_u16()),
+            (ProblemId::Discarded, 422)
+        );
+        assert!(discarded.description().ends_with("drill"));
+        let successor = domain::id::Serial::new(at, [7; 10]);
+        let superseded = ended(&Outcome::Expired { at }, Some(successor)).unwrap();
+        assert_eq!(
+            (superseded.id(), superseded.status().as_u16()),
+            (ProblemId::Superseded, 422)
+        );
+        assert!(superseded.description().contains(&successor.to_string()));
+        let signature = vec![1];
+        assert_eq!(ended(&Outcome::Issued { signature, at }, Some(successor)), None);
+    }
 }

@@ -90,3 +90,33 @@ pub fn panicked(_: Box<dyn std::any::Any + Send>) -> Response {
     tracing::error!("a route panicked");
     ApiError::internal().into_response()
 }
+
+#[cfg(test)]
+mod tests {
+    use axum::{Router, body::Body, routing::get};
+    use tower::ServiceExt;
+    use tower_http::catch_panic::CatchPanicLayer;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_panic_in_a_route_is_its_clients_alone_and_tells_nothing() {
+        async fn panics() -> &'static str {
+            panic!("secret")
+        }
+        let router = Router::new()
+            .route("/panics", get(panics))
+            .route("/works", get(|| async { "fine" }))
+            .layer(CatchPanicLayer::custom(panicked));
+        let call = |path| {
+            let request = Request::get(path).body(Body::empty()).unwrap();
+            router.clone().oneshot(request)
+        };
+        let response = call("/panics").await.unwrap();
+        assert_eq!(response.status(), 500);
+        assert_eq!(response.headers()[CONTENT_TYPE], MEDIA_TYPE);
+        let body = axum::body::to_bytes(response.into_body(), 1000).await.unwrap();
+        assert!(!String::from_utf8_lossy(&body).contains("secret"));
+        assert_eq!(call("/works").await.unwrap().status(), 200);
+    }
+}

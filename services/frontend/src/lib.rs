@@ -179,6 +179,7 @@ pub struct Running {
     admission: admission::Running,
     background: Vec<AbortHandle>,
     publishing: TaskTracker,
+    presence: tokio::task::JoinHandle<()>,
     leave: CancellationToken,
 }
 
@@ -295,7 +296,7 @@ pub fn start(context: Context) -> Result<Running, ServeError> {
         config,
     });
     let leave = CancellationToken::new();
-    tokio::spawn(presence.run(leave.clone()));
+    let presence = tokio::spawn(presence.run(leave.clone()));
     let background = [
         tokio::spawn(listener.clone().listen()),
         tokio::spawn(listener.poll(poll)),
@@ -308,6 +309,7 @@ pub fn start(context: Context) -> Result<Running, ServeError> {
         admission: admission_running,
         background: background.iter().map(tokio::task::JoinHandle::abort_handle).collect(),
         publishing,
+        presence,
         leave,
     })
 }
@@ -346,5 +348,7 @@ impl Running {
             task.abort();
         }
         self.leave.cancel();
+        // It says goodbye within the time of its lease.
+        let _ = self.presence.await;
     }
 }

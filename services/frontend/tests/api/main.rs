@@ -9,6 +9,7 @@ mod gate;
 mod issuing;
 mod login;
 mod outages;
+mod over_tls;
 mod refusals;
 mod rekeying;
 mod revocation;

@@ -156,6 +156,27 @@ async fn one_accounts_flood_leaves_room_for_another_account_of_the_issuer() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_hangs_up_leaves_no_wait_behind() {
+    let world = World::new().await;
+    let acme = world.client("acme").await;
+    let body = plain("www.example.com", &ClientKey::p256()).to_string();
+    let waiting = {
+        let acme = acme.clone();
+        tokio::spawn(async move {
+            acme.json(Method::POST, "/certificates", &[("prefer", "wait=30")], &body)
+                .await
+        })
+    };
+    world
+        .until(|world| world.metrics.encode().contains("frontend_waiting 1"))
+        .await;
+    waiting.abort();
+    world
+        .until(|world| world.metrics.encode().contains("frontend_waiting 0"))
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_stopping_front_end_ends_its_waits_and_turns_new_requests_away() {
     let world = World::with(|config| config.shutdown.grace = Duration::from_millis(2500)).await;
     let acme = world.client("acme").await;

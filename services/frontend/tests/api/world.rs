@@ -118,7 +118,7 @@ pub struct World {
     pub authorities: Arc<Vec<Authority>>,
     running: Mutex<Option<Running>>,
     control: Arc<Control>,
-    _directory: tempfile::TempDir,
+    pub directory: tempfile::TempDir,
 }
 
 fn account(name: &str, certificate: Digest, issuer: &str, profile: &str, api: Api) -> Account {
@@ -192,6 +192,16 @@ impl World {
 
     /// A world with another configuration.
     pub async fn with(configure: impl FnOnce(&mut Config)) -> Self {
+        let (mut world, context) = Self::prepare(configure).await;
+        let running = frontend::start(context).unwrap();
+        world.router = running.router();
+        world.running = Mutex::new(Some(running));
+        world.ready().await;
+        world
+    }
+
+    /// A world in which the front end is yet to be started.
+    pub async fn prepare(configure: impl FnOnce(&mut Config)) -> (Self, Context) {
         let mut config = Config::default();
         config.frontend.admission_threads = 2;
         config.shutdown.grace = Duration::from_secs(3);
@@ -264,7 +274,6 @@ impl World {
             health: health.clone(),
             shutdown: shutdown.clone(),
         };
-        let running = frontend::start(context).unwrap();
         let world = Self {
             store,
             broker,
@@ -273,20 +282,25 @@ impl World {
             shutdown,
             host,
             follower,
-            router: running.router(),
+            router: Router::new(),
             frontend,
             signer,
             signer_key: Arc::new(signer_key),
             authorities: Arc::new(authorities),
-            running: Mutex::new(Some(running)),
+            running: Mutex::default(),
             control,
-            _directory: directory,
+            directory,
         };
+        (world, context)
+    }
+
+    /// Waits until clients can log in.
+    pub async fn ready(&self) {
+        let world = self;
         world
             .until(|world| world.follower.applied().load().snapshot.token_keys.len() == 1)
             .await;
         tokio::time::sleep(Duration::from_millis(150)).await;
-        world
     }
 
     /// Waits until something holds, at most ten seconds.

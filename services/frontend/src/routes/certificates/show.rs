@@ -97,8 +97,8 @@ async fn report(app: &App, job: Serial, detail: &str) {
         by: app.incarnation.to_string(),
         at: app.now(),
     };
-    if let Err(error) = app.store.note(vec![event]).await {
-        tracing::error!(%job, %error, "the event could not be recorded");
+    if app.tell(app.store.note(vec![event])).await.is_err() {
+        tracing::error!(%job, "the event could not be recorded");
     }
 }
 
