@@ -1,3 +1,5 @@
+//! The queue against a model, and the bounds that it promises.
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
