@@ -49,7 +49,7 @@ pub struct NewJob {
     pub unique_key: bool,
     /// What makes the request the same as another of this account. An open job with the same value is joined.
     pub repeat: Digest,
-    /// How long after issuance the request still joins. Zero: only while in flight.
+    /// How long after issuance the same request, saying the same, still joins. Zero: only while in flight.
     pub join_within: Duration,
     /// The client's idempotency key, if it sent one.
     pub idempotency: Option<Idempotency>,

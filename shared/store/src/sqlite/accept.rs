@@ -12,6 +12,7 @@ use domain::{
 
 use super::{
     column::Column,
+    counts::Repeat,
     fault::Fault,
     ledger::Ledger,
     open::{OpenRow, add_waiter, open_row, read_lane},
@@ -128,14 +129,29 @@ impl Ledger<'_> {
 
     /// The job of the same account and lane that answers the same request, if there is one.
     fn joinable(&self, job: &NewJob) -> Result<Option<(Serial, State)>, Fault> {
-        let found = self.one(
+        if let Some(earlier) = self.counts.repeat(Repeat::new(&job.account, &job.repeat)) {
+            // The memory knows a part of what makes requests the same; the row knows all of it.
+            let lane = self.one(
+                "SELECT issuer, class FROM open WHERE job = ?1 AND account = ?2 AND repeat = ?3",
+                (Column(&earlier), Column(&job.account), Column(&job.repeat)),
+                |row| read_lane(row, 0),
+            )?;
+            return self.if_answerable(lane.map(|lane| (earlier, lane)), job);
+        }
+        if job.join_within.is_zero() {
+            return Ok(None);
+        }
+        let issued = self.one(
             "SELECT request.job, request.issuer, request.class FROM repeat JOIN request ON request.job = repeat.job \
-             WHERE repeat.account = ?1 AND repeat.repeat = ?2 AND (repeat.until IS NULL OR repeat.until > ?3) \
-             AND request.account = ?1",
+             WHERE repeat.account = ?1 AND repeat.repeat = ?2 AND repeat.until > ?3 AND request.account = ?1",
             (Column(&job.account), Column(&job.repeat), Column(self.now)),
             |row| Ok((row.get::<_, Column<Serial>>(0)?.0, read_lane(row, 1)?)),
         )?;
-        match found {
+        self.if_answerable(issued, job)
+    }
+
+    fn if_answerable(&self, earlier: Option<(Serial, Lane)>, job: &NewJob) -> Result<Option<(Serial, State)>, Fault> {
+        match earlier {
             Some((earlier, lane)) if lane == job.lane => Ok(self.answerable(&earlier)?.map(|state| (earlier, state))),
             _ => Ok(None),
         }
@@ -269,7 +285,7 @@ impl Ledger<'_> {
         let unique_key = job.unique_key.then_some(Column(&job.public_key));
         self.execute(
             "INSERT INTO open (job, issuer, class, account, purpose, state, accepted_at, sign_by, waiters, repeat, \
-             unique_key) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
+             join_within, unique_key) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
             rusqlite::params![
                 Column(&job.job),
                 Column(issuer),
@@ -281,20 +297,9 @@ impl Ledger<'_> {
                 Column(job.sign_by),
                 waiters,
                 Column(&job.repeat),
+                i64::try_from(job.join_within.as_millis()).unwrap_or(i64::MAX),
                 unique_key
             ],
-        )?;
-        let join_within = u64::try_from(job.join_within.as_millis()).unwrap_or(u64::MAX);
-        self.execute(
-            "INSERT INTO repeat (account, repeat, job, join_within) VALUES (?1, ?2, ?3, ?4) \
-             ON CONFLICT (account, repeat) \
-             DO UPDATE SET job = excluded.job, join_within = excluded.join_within, until = NULL",
-            (
-                Column(&job.account),
-                Column(&job.repeat),
-                Column(&job.job),
-                Column(join_within),
-            ),
         )?;
         if job.unique_key {
             self.execute(
@@ -303,7 +308,8 @@ impl Ledger<'_> {
             )?;
         }
         self.remember(job, &job.job)?;
-        self.counts.opened(&job.lane, &job.account, state);
+        let repeat = Repeat::new(&job.account, &job.repeat);
+        self.counts.opened(&job.lane, &job.account, state, repeat, job.job);
         Ok(Inserted::Done)
     }
 }

@@ -1,20 +1,26 @@
-//! How deep lanes are and what accounts hold: kept in the writer's memory, so that no acceptance counts rows.
+//! How deep lanes are, what accounts hold, and which open job answers a repeated request: kept in the writer's memory, so that no
+//! acceptance counts rows or looks into an index of random keys. Some fifty bytes an open job.
 //!
 //! Every change is journalled until its transaction is settled, so that a rollback takes back exactly what it rolled back. At start
 //! all of it is counted from the tables.
 
-use std::collections::HashMap;
+use std::{
+    collections::HashMap,
+    hash::{DefaultHasher, Hash, Hasher},
+};
 
 use domain::{
-    id::{AccountId, IssuerId},
+    bytes::Digest,
+    id::{AccountId, Serial},
     job::State,
-    lane::{Class, Lane},
+    lane::Lane,
 };
 use rusqlite::Connection;
 
 use super::{
     column::Column,
     fault::Fault,
+    open::read_lane,
     sql::{all, execute},
 };
 
@@ -58,6 +64,7 @@ pub(super) struct Counts {
     lanes: HashMap<Lane, LaneCount>,
     in_flight: HashMap<AccountId, u64>,
     used: HashMap<AccountId, u64>,
+    repeats: HashMap<Repeat, Serial>,
     journal: Vec<Change>,
 }
 
@@ -67,11 +74,25 @@ struct LaneCount {
     accounts: HashMap<AccountId, u64>,
 }
 
+/// A part of what makes requests the same: enough to find the row that knows all of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct Repeat(u64);
+
+impl Repeat {
+    pub(super) fn new(account: &AccountId, repeat: &Digest) -> Self {
+        let mut hasher = DefaultHasher::new();
+        (account, repeat).hash(&mut hasher);
+        Self(hasher.finish())
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Change {
     Open(Lane, AccountId, State, Sign),
     Moved(Lane, State, State),
     Total(AccountId, Total, Sign),
+    /// The job before, and the job after.
+    Repeat(Repeat, Option<Serial>, Option<Serial>),
 }
 
 /// One more or one fewer.
@@ -101,33 +122,25 @@ impl Counts {
     /// Counts what the tables hold. Rows that cannot be read are not counted.
     pub(super) fn load(connection: &Connection) -> Result<Self, Fault> {
         let mut counts = Self::default();
-        let groups = "SELECT issuer, class, account, state, count(*) FROM open GROUP BY issuer, class, state, account";
-        let mut statement = connection.prepare(groups)?;
+        let open = "SELECT issuer, class, account, state, repeat, job FROM open ORDER BY job";
+        let mut statement = connection.prepare(open)?;
         let mut rows = statement.query([])?;
         while let Some(row) = rows.next()? {
-            let read = || -> rusqlite::Result<(Lane, AccountId, State, u64)> {
-                let lane = Lane {
-                    issuer: row.get::<_, Column<IssuerId>>(0)?.0,
-                    class: row.get::<_, Column<Class>>(1)?.0,
-                };
-                let account = row.get::<_, Column<AccountId>>(2)?.0;
+            let read = || -> rusqlite::Result<(Lane, AccountId, State, Digest, Serial)> {
                 Ok((
-                    lane,
-                    account,
+                    read_lane(row, 0)?,
+                    row.get::<_, Column<AccountId>>(2)?.0,
                     row.get::<_, Column<State>>(3)?.0,
-                    row.get::<_, Column<u64>>(4)?.0,
+                    row.get::<_, Column<Digest>>(4)?.0,
+                    row.get::<_, Column<Serial>>(5)?.0,
                 ))
             };
             match read() {
-                Ok((lane, account, state, number)) => {
-                    let lane = counts.lanes.entry(lane).or_default();
-                    *lane.depth.of(state) += number;
-                    *lane.accounts.entry(account.clone()).or_default() += number;
-                    *counts.in_flight.entry(account).or_default() += number;
+                Ok((lane, account, state, repeat, job)) => {
+                    counts.repeats.insert(Repeat::new(&account, &repeat), job);
+                    counts.apply(&Change::Open(lane, account, state, Sign::Plus));
                 }
-                Err(error) => {
-                    tracing::error!(%error, "open jobs with an unreadable lane, account or state are not counted");
-                }
+                Err(error) => tracing::error!(%error, "an open job that cannot be read is not counted"),
             }
         }
         let used = all(connection, "SELECT account, used FROM account_total", [], |row| {
@@ -138,13 +151,18 @@ impl Counts {
     }
 
     /// A job was accepted.
-    pub(super) fn opened(&mut self, lane: &Lane, account: &AccountId, state: State) {
+    pub(super) fn opened(&mut self, lane: &Lane, account: &AccountId, state: State, repeat: Repeat, job: Serial) {
+        let before = self.repeats.get(&repeat).copied();
+        self.record(Change::Repeat(repeat, before, Some(job)));
         self.record(Change::Open(lane.clone(), account.clone(), state, Sign::Plus));
         self.total(account, Total::Used, Sign::Plus);
     }
 
     /// A job ended. What it used of its account's quota is another matter: [`Counts::total`].
-    pub(super) fn closed(&mut self, lane: &Lane, account: &AccountId, state: State) {
+    pub(super) fn closed(&mut self, lane: &Lane, account: &AccountId, state: State, repeat: Repeat, job: Serial) {
+        if self.repeat(repeat) == Some(job) {
+            self.record(Change::Repeat(repeat, Some(job), None));
+        }
         self.record(Change::Open(lane.clone(), account.clone(), state, Sign::Minus));
     }
 
@@ -179,6 +197,11 @@ impl Counts {
         self.used.get(account).copied().unwrap_or(0)
     }
 
+    /// The last open job of a request, perhaps.
+    pub(super) fn repeat(&self, repeat: Repeat) -> Option<Serial> {
+        self.repeats.get(&repeat).copied()
+    }
+
     /// Every lane that has an open job.
     pub(super) fn lanes(&self) -> Vec<(Lane, Depth)> {
         self.lanes
@@ -201,6 +224,7 @@ impl Counts {
                 Change::Open(lane, account, state, sign) => Change::Open(lane, account, state, sign.inverse()),
                 Change::Moved(lane, from, to) => Change::Moved(lane, to, from),
                 Change::Total(account, total, sign) => Change::Total(account, total, sign.inverse()),
+                Change::Repeat(repeat, before, after) => Change::Repeat(repeat, after, before),
             };
             self.apply(&inverse);
         }
@@ -259,6 +283,12 @@ impl Counts {
             }
             Change::Total(account, Total::Used, sign) => adjust(&mut self.used, account, *sign),
             Change::Total(..) => {}
+            Change::Repeat(repeat, _, Some(job)) => {
+                self.repeats.insert(*repeat, *job);
+            }
+            Change::Repeat(repeat, _, None) => {
+                self.repeats.remove(repeat);
+            }
         }
     }
 }
@@ -280,20 +310,35 @@ mod tests {
     fn what_is_taken_back_leaves_no_trace() {
         let lane: Lane = "one.bulk".parse().unwrap();
         let account: AccountId = "alice".parse().unwrap();
+        let repeat = Repeat::new(&account, &Digest([1; 32]));
+        let jobs =
+            [1, 2].map(|number| Serial::new(domain::time::Timestamp::from_secs(1_800_000_000 + number), [0; 10]));
         let mut counts = Counts::default();
-        counts.opened(&lane, &account, State::Queued);
+        counts.opened(&lane, &account, State::Queued, repeat, jobs[0]);
         counts.settle();
-        let before = (counts.lanes(), counts.in_flight(&account), counts.used(&account));
+        let look = |counts: &Counts| {
+            let held = (
+                counts.in_flight(&account),
+                counts.share(&lane, &account),
+                counts.used(&account),
+            );
+            (counts.lanes(), held, counts.repeat(repeat))
+        };
+        let before = look(&counts);
 
         let mark = counts.mark();
         counts.moved(&lane, State::Queued, State::Signing);
-        counts.closed(&lane, &account, State::Signing);
-        counts.total(&account, Total::Used, Sign::Minus);
-        counts.opened(&"two.bulk".parse().unwrap(), &account, State::Parked);
-        counts.undo(mark);
+        counts.opened(&"two.bulk".parse().unwrap(), &account, State::Parked, repeat, jobs[1]);
+        assert_eq!(counts.repeat(repeat), Some(jobs[1]));
+        counts.closed(&lane, &account, State::Signing, repeat, jobs[0]);
         assert_eq!(
-            (counts.lanes(), counts.in_flight(&account), counts.used(&account)),
-            before
+            counts.repeat(repeat),
+            Some(jobs[1]),
+            "another job's repeat is not forgotten"
         );
+        counts.total(&account, Total::Used, Sign::Minus);
+        assert_ne!(look(&counts), before);
+        counts.undo(mark);
+        assert_eq!(look(&counts), before);
     }
 }

@@ -75,7 +75,7 @@ impl Ledger<'_> {
         let now = Column(self.now);
         self.execute(
             "DELETE FROM repeat WHERE (account, repeat) IN \
-             (SELECT account, repeat FROM repeat WHERE until IS NOT NULL AND until <= ?1 ORDER BY until LIMIT ?2)",
+             (SELECT account, repeat FROM repeat WHERE until <= ?1 ORDER BY until LIMIT ?2)",
             (&now, limit),
         )?;
         self.execute(

@@ -11,7 +11,7 @@ use rusqlite::Row;
 
 use super::{
     column::{Column, Waiters},
-    counts::{Sign, Total},
+    counts::{Repeat, Sign, Total},
     fault::Fault,
     ledger::Ledger,
 };
@@ -28,7 +28,7 @@ macro_rules! open_row {
     ($columns:expr, $tables:expr, $law:expr) => {
         concat!(
             "SELECT open.job, open.issuer, open.class, open.account, open.state, open.turn, open.strikes, open.sign_by, ",
-            "open.waiters, open.repeat, open.unique_key, request.not_before, request.not_after, ",
+            "open.waiters, open.repeat, open.join_within, open.unique_key, request.not_before, request.not_after, ",
             "EXISTS (SELECT 1 FROM revocation WHERE revocation.job = open.job)",
             $columns,
             " FROM open LEFT JOIN request ON request.job = open.job ",
@@ -52,6 +52,8 @@ pub(super) struct OpenRow {
     pub(super) sign_by: Timestamp,
     pub(super) waiters: Waiters,
     pub(super) repeat: Digest,
+    /// Milliseconds.
+    pub(super) join_within: i64,
     pub(super) unique_key: Option<Digest>,
     pub(super) not_before: i64,
     pub(super) not_after: i64,
@@ -61,7 +63,7 @@ pub(super) struct OpenRow {
 
 impl OpenRow {
     /// How many columns it takes.
-    pub(super) const COLUMNS: usize = 14;
+    pub(super) const COLUMNS: usize = 15;
 
     pub(super) fn read(row: &Row<'_>) -> rusqlite::Result<Self> {
         Ok(Self {
@@ -74,10 +76,11 @@ impl OpenRow {
             sign_by: row.get::<_, Column<Timestamp>>(7)?.0,
             waiters: row.get(8)?,
             repeat: row.get::<_, Column<Digest>>(9)?.0,
-            unique_key: row.get::<_, Option<Column<Digest>>>(10)?.map(|key| key.0),
-            not_before: row.get(11)?,
-            not_after: row.get(12)?,
-            cancelled: row.get(13)?,
+            join_within: row.get(10)?,
+            unique_key: row.get::<_, Option<Column<Digest>>>(11)?.map(|key| key.0),
+            not_before: row.get(12)?,
+            not_after: row.get(13)?,
+            cancelled: row.get(14)?,
         })
     }
 }
@@ -125,30 +128,25 @@ impl Ledger<'_> {
     pub(super) fn end(&mut self, open: OpenRow, outcome: Outcome, node: Option<&str>) -> Result<Ended, Fault> {
         self.execute("DELETE FROM open WHERE job = ?1", [Column(&open.job)])?;
         self.write_result(&open, &outcome, node)?;
-        self.counts.closed(&open.lane, &open.account, open.state);
+        let repeat = Repeat::new(&open.account, &open.repeat);
+        self.counts
+            .closed(&open.lane, &open.account, open.state, repeat, open.job);
         if matches!(outcome, Outcome::Issued { .. }) {
             self.counts.total(&open.account, Total::Issued, Sign::Plus);
-            let forgotten = self.execute(
-                "DELETE FROM repeat WHERE account = ?1 AND repeat = ?2 AND job = ?3 AND join_within = 0",
-                (Column(&open.account), Column(&open.repeat), Column(&open.job)),
-            )?;
-            if forgotten == 0 {
+            if open.join_within > 0 {
                 self.execute(
-                    "UPDATE repeat SET until = ?4 + join_within WHERE account = ?1 AND repeat = ?2 AND job = ?3",
+                    "INSERT INTO repeat (account, repeat, job, until) VALUES (?1, ?2, ?3, ?4) ON CONFLICT (account, repeat) \
+                     DO UPDATE SET job = excluded.job, until = excluded.until",
                     (
                         Column(&open.account),
                         Column(&open.repeat),
                         Column(&open.job),
-                        Column(self.now),
+                        self.now.as_millis().saturating_add(open.join_within),
                     ),
                 )?;
             }
         } else {
             self.counts.total(&open.account, Total::Used, Sign::Minus);
-            self.execute(
-                "DELETE FROM repeat WHERE account = ?1 AND repeat = ?2 AND job = ?3",
-                (Column(&open.account), Column(&open.repeat), Column(&open.job)),
-            )?;
             if let Some(key) = &open.unique_key {
                 self.execute(
                     "DELETE FROM key_use WHERE public_key = ?1 AND job = ?2",

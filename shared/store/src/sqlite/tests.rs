@@ -19,7 +19,7 @@ use domain::{
 use rusqlite::Connection;
 use tempfile::TempDir;
 
-use super::{OpenError, Options, Sqlite, fault::Fault, queue::Urgency};
+use super::{OpenError, Options, Sqlite, counts::Repeat, fault::Fault, queue::Urgency};
 use crate::{
     AcceptError, Begin, Claim, NotBegun, Store, StoreError,
     suite::{
@@ -278,14 +278,24 @@ async fn work_that_panics_fails_alone() {
     // One commit first, so that the next three calls share one.
     world.accepted().await;
     let (before, after) = (world.job(), world.job());
-    let panics = store.write_row(Urgency::Interactive, |ledger| -> Result<(), Fault> {
+    let (lane, account, repeat, job) = (
+        before.lane.clone(),
+        before.account.clone(),
+        before.repeat,
+        world.serial(),
+    );
+    let panics = store.write_row(Urgency::Interactive, move |ledger| -> Result<(), Fault> {
         ledger.execute("DELETE FROM open", [])?;
+        ledger
+            .counts
+            .opened(&lane, &account, State::Parked, Repeat::new(&account, &repeat), job);
         panic!("a bug");
     });
     let (one, panicked, two) = tokio::join!(world.accept(&before), panics, world.accept(&after));
     assert!(one.is_ok() && two.is_ok(), "{one:?} {two:?}");
     assert!(matches!(panicked, Err(StoreError::Rejected(_))), "{panicked:?}");
-    assert_eq!(world.lane("alpha.interactive").await.queued, 3);
+    let depth = world.lane("alpha.interactive").await;
+    assert_eq!((depth.queued, depth.parked), (3, 0));
     let world = {
         drop(store);
         world.reopen(&directory).await

@@ -75,6 +75,7 @@ macro_rules! suite {
             a_live_owner_keeps_its_job,
             a_take_over_brings_no_more_than_asked_for,
             queued_jobs_are_claimable_oldest_first_and_account_by_account,
+            claims_come_round_to_every_account,
             nothing_is_claimable_that_could_not_be_begun,
         );
         $crate::suite::suite!(@cases $harness, ending:

@@ -21,6 +21,7 @@ fn again(world: &World, job: &NewJob) -> NewJob {
         repeat: job.repeat,
         lane: job.lane.clone(),
         account: job.account.clone(),
+        join_within: job.join_within,
         ..world.job()
     }
 }

@@ -1,6 +1,6 @@
 //! Beginning, deferring, taking over, finishing, claiming.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use domain::{bytes::Digest, issuer::IssuerState, job::State};
 
@@ -381,6 +381,29 @@ pub(crate) async fn queued_jobs_are_claimable_oldest_first_and_account_by_accoun
     let found = world.store.claimable(&[claim(third, 10)]).await.unwrap();
     let jobs: Vec<_> = found.iter().map(|claimable| claimable.job).collect();
     assert_eq!(jobs, alices[..2]);
+}
+
+pub(crate) async fn claims_come_round_to_every_account(harness: &impl Harness) {
+    let world = World::new(harness).await;
+    let mut accounts = BTreeSet::new();
+    for number in 0..6 {
+        let mut job = world.job();
+        job.account = format!("account-{number}").parse().unwrap();
+        accounts.insert(job.account.clone());
+        world.accept(&job).await.unwrap();
+    }
+    let claim = Claim {
+        lane: lane("alpha.interactive"),
+        accepted_before: world.now() + LEASE,
+        limit: 2,
+    };
+    let mut seen = BTreeSet::new();
+    for _ in 0..50 {
+        let found = world.store.claimable(std::slice::from_ref(&claim)).await.unwrap();
+        assert_eq!(found.len(), 2);
+        seen.extend(found.into_iter().map(|claimable| claimable.account));
+    }
+    assert_eq!(seen, accounts);
 }
 
 pub(crate) async fn nothing_is_claimable_that_could_not_be_begun(harness: &impl Harness) {

@@ -80,6 +80,7 @@ CREATE TABLE open (
     sign_by     INTEGER NOT NULL,
     waiters     TEXT    NOT NULL DEFAULT '',
     repeat      BLOB    NOT NULL CHECK (length(repeat) = 32),
+    join_within INTEGER NOT NULL CHECK (join_within >= 0),
     unique_key  BLOB             CHECK (length(unique_key) = 32),
     CHECK ((state = 'signing') = (owner IS NOT NULL)),
     CHECK ((state = 'signing') = (begun_at IS NOT NULL))
@@ -97,16 +98,15 @@ CREATE TABLE joined (
     PRIMARY KEY (job, joiner)
 ) STRICT, WITHOUT ROWID;
 
--- Which job answers a repeated request. `until` is null while the job is open.
+-- Which issued job answers a repeated request, for profiles that say so. Open jobs are found by the writer's memory.
 CREATE TABLE repeat (
-    account     TEXT    NOT NULL,
-    repeat      BLOB    NOT NULL CHECK (length(repeat) = 32),
-    job         BLOB    NOT NULL CHECK (length(job) = 16),
-    join_within INTEGER NOT NULL CHECK (join_within >= 0),
-    until       INTEGER,
+    account TEXT    NOT NULL,
+    repeat  BLOB    NOT NULL CHECK (length(repeat) = 32),
+    job     BLOB    NOT NULL CHECK (length(job) = 16),
+    until   INTEGER NOT NULL,
     PRIMARY KEY (account, repeat)
 ) STRICT, WITHOUT ROWID;
-CREATE INDEX repeat_until ON repeat (until) WHERE until IS NOT NULL;
+CREATE INDEX repeat_until ON repeat (until);
 
 -- Which job answers an idempotency key.
 CREATE TABLE idempotency (
