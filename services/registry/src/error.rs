@@ -99,16 +99,22 @@ impl RegistryError {
     }
 }
 
+/// A refusal as every client reads it.
+pub(crate) fn problem(status: StatusCode, id: ProblemId, description: impl Into<String>) -> Response {
+    let mut response = (status, Json(Problem::new(id, description))).into_response();
+    response
+        .headers_mut()
+        .insert(header::CONTENT_TYPE, HeaderValue::from_static(MEDIA_TYPE));
+    response
+}
+
 impl IntoResponse for RegistryError {
     fn into_response(self) -> Response {
         let (status, id) = self.answer();
         if status.is_server_error() {
             tracing::error!(error = %self, "an operator's order failed");
         }
-        let mut response = (status, Json(Problem::new(id, self.to_string()))).into_response();
-        response
-            .headers_mut()
-            .insert(header::CONTENT_TYPE, HeaderValue::from_static(MEDIA_TYPE));
+        let mut response = problem(status, id, self.to_string());
         if status == StatusCode::SERVICE_UNAVAILABLE {
             response
                 .headers_mut()

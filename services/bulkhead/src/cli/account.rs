@@ -12,14 +12,14 @@ use domain::{
 #[derive(Debug, Subcommand)]
 pub enum AccountCommand {
     /// Make an account; its secret is shown once
+    ///
+    /// An account issues under one issuer and one profile. Its clients show a client certificate and log in with key and secret.
     Add(AccountAdd),
     /// List accounts
     List,
 }
 
-/// Make an account; its secret is shown once
-///
-/// An account issues under one issuer and one profile. Its clients show a client certificate and log in with key and secret.
+/// `bulkhead account add`.
 #[derive(Debug, Args)]
 pub struct AccountAdd {
     /// Its name

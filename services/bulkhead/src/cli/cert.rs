@@ -13,6 +13,8 @@ use domain::{
 #[derive(Debug, Subcommand)]
 pub enum CertCommand {
     /// Ask for a certificate and wait for it
+    ///
+    /// Goes the way of every client: logs in to the REST API with the account's credentials from the context file.
     Issue(CertIssue),
     /// Show a certificate
     Show {
@@ -26,14 +28,12 @@ pub enum CertCommand {
     Revoke(CertRevoke),
 }
 
-/// Ask for a certificate and wait for it
-///
-/// Goes the way of every client: logs in to the REST API with the account's credentials from the context file.
+/// `bulkhead cert issue`.
 #[derive(Debug, Args)]
 #[command(group = ArgGroup::new("key").required(true).args(["csr", "new_key"]))]
 #[command(after_help = "Examples:
-  bulkhead cert issue --new-key P-256 --key-out key.pem --cn www.example.com --dns www.example.com --out cert.pem
-  bulkhead cert issue --account demo-rsa2048 --csr request.pem --cn www.example.com --out cert.pem")]
+  bulkhead cert issue --new-key P-256 --key-out key.pem --cn www.example.com --out cert.pem
+  bulkhead cert issue --account demo-rsa2048 --csr request.pem --cn www.example.com")]
 pub struct CertIssue {
     /// The account that asks [default: the context file's first]
     #[arg(long, value_name = "NAME")]
@@ -41,7 +41,7 @@ pub struct CertIssue {
     /// A PKCS#10 request in PEM. Only its key and its signature count, never its subject
     #[arg(long, value_name = "FILE")]
     pub csr: Option<PathBuf>,
-    /// Make a key of this type: RSA-2048, RSA-3072, RSA-4096, P-256, P-384 or Ed25519
+    /// Make a key of this type: RSA-2048, RSA-3072, RSA-4096, P-256, P-384, P-521 or Ed25519
     #[arg(long, value_name = "TYPE", requires = "key_out")]
     pub new_key: Option<KeyType>,
     /// Where the new key goes (PKCS#8 PEM, mode 0600). An existing file is never overwritten
@@ -67,7 +67,7 @@ pub struct CertIssue {
     pub chain_out: Option<PathBuf>,
 }
 
-/// Revoke a certificate. It cannot be undone
+/// `bulkhead cert revoke`.
 #[derive(Debug, Args)]
 pub struct CertRevoke {
     /// Its serial number, in hexadecimal

@@ -19,6 +19,10 @@ pub enum IssuerCommand {
         issuer: IssuerId,
     },
     /// Take in an issuer that exists: its chain, and its key from a token or a file
+    ///
+    /// Everything about it is checked before anything is changed: CA:TRUE, keyCertSign, key identifiers, times, names byte for byte,
+    /// every signature of the chain, and a signature by the key itself. Unless `--no-history`, or `--history` and `--last-crl`, tell its
+    /// past, CRLs and OCSP stay off: unknown serials and CRL numbers running backwards are incidents.
     Import(IssuerImport),
     /// Make a key for a new issuer on a token; it never leaves it
     Keygen(IssuerKeygen),
@@ -58,18 +62,14 @@ pub struct Legacy {
     pub last_crl: Option<PathBuf>,
 }
 
-/// Take in an issuer that exists: its chain, and its key from a token or a file
-///
-/// Everything about it is checked before anything is changed: CA:TRUE, keyCertSign, key identifiers, times, names byte for byte, every
-/// signature of the chain, and a signature by the key itself. Unless `--no-history` or `--history` and `--last-crl` tell its past, CRLs
-/// and OCSP stay off: unknown serials and CRL numbers running backwards are incidents.
+/// `bulkhead issuer import`.
 #[derive(Debug, Args)]
 #[command(after_help = "To a usable account:
-  bulkhead issuer import my-ca --chain chain.pem --key-file key.pem --no-history --reason 'new issuer'
+  bulkhead issuer import my-ca --chain chain.pem --key-file key.pem --no-history --reason new
   bulkhead profile sample --id my-tls --key-type P-256 > my-tls.toml     # then edit it
-  bulkhead profile put my-tls.toml --reason 'first profile'
-  bulkhead account add my-client --issuer my-ca --profile my-tls --save --reason 'first client'
-  bulkhead cert issue --account my-client --new-key P-256 --key-out key.pem --cn www.example.com")]
+  bulkhead profile put my-tls.toml --reason new
+  bulkhead account add my-app --issuer my-ca --profile my-tls --save --reason new
+  bulkhead cert issue --account my-app --new-key P-256 --key-out app.pem --cn app.example.com")]
 pub struct IssuerImport {
     /// Its name here
     pub issuer: IssuerId,
@@ -102,7 +102,7 @@ pub struct IssuerImport {
     pub reason: String,
 }
 
-/// Make a key for a new issuer on a token; it never leaves it
+/// `bulkhead issuer keygen`.
 #[derive(Debug, Args)]
 #[command(after_help = "Then: `bulkhead issuer csr`, have it signed by the CA above, `bulkhead issuer activate`.")]
 pub struct IssuerKeygen {
@@ -122,7 +122,7 @@ pub struct IssuerKeygen {
     pub reason: String,
 }
 
-/// Print a PKCS#10 request for the key, signed by it, for the CA above
+/// `bulkhead issuer csr`.
 #[derive(Debug, Args)]
 pub struct IssuerCsr {
     /// The issuer's name here
@@ -138,7 +138,7 @@ pub struct IssuerCsr {
     pub out: Option<PathBuf>,
 }
 
-/// Take in the chain that the CA above made of the request; from then on it issues
+/// `bulkhead issuer activate`.
 #[derive(Debug, Args)]
 pub struct IssuerActivate {
     /// The issuer's name here

@@ -29,7 +29,7 @@ Exit codes:
 
 /// Certificate issuance that one bad issuer cannot stop.
 #[derive(Debug, Parser)]
-#[command(name = "bulkhead", version, max_term_width = 100, after_help = EXIT_CODES, propagate_version = true)]
+#[command(name = "bulkhead", version, max_term_width = 100, after_help = EXIT_CODES)]
 #[command(
     arg_required_else_help = true,
     subcommand_required = true,
@@ -47,10 +47,18 @@ pub struct Cli {
 /// Options of every command.
 #[derive(Debug, Clone, Args)]
 pub struct Common {
-    /// How to print the result
-    #[arg(long, global = true, value_enum, default_value_t, help_heading = "Everywhere")]
+    /// How to print the result: `table` for people, `json` for programs
+    #[arg(
+        long,
+        global = true,
+        value_enum,
+        default_value_t,
+        value_name = "FORMAT",
+        hide_possible_values = true,
+        help_heading = "Everywhere"
+    )]
     pub output: Output,
-    /// The context file that `bulkhead up` writes: addresses and credentials [default: ./bulkhead-data/context.json]
+    /// The context file that `bulkhead up` writes [default: ./bulkhead-data/context.json]
     #[arg(
         long,
         global = true,
@@ -79,6 +87,10 @@ pub enum Output {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Start everything in one process
+    ///
+    /// The first start makes an installation of its own in DIR: keys, a ledger, and a demo hierarchy that nobody must trust. Later
+    /// starts go on where the last one stopped. Each start issues one certificate through the whole path before it says that it is
+    /// ready. Ctrl-C or SIGTERM finishes what was begun and ends with 0; a second one ends at once.
     Up(Up),
     /// Check a configuration file, or print one with every default
     #[command(subcommand, arg_required_else_help = true)]

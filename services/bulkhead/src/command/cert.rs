@@ -184,6 +184,11 @@ fn key_of_csr(path: &Path, policy: &Policy) -> Outcome<PublicKey> {
 
 /// A new key, written to `path` before anything is asked for with it.
 fn new_key(key_type: KeyType, path: &Path, policy: &Policy) -> Outcome<PublicKey> {
+    if policy.public_key_signature == Presence::Required && matches!(key_type, KeyType::P384 | KeyType::P521) {
+        return Err(Failure::usage(format_args!(
+            "this account wants a SHA-256 signature over the public key, which this program does not make with {key_type} keys"
+        )));
+    }
     let cannot = |error: rcgen::Error| Failure::failed(format_args!("cannot make a key: {error}"));
     let pair = client_key::generate(key_type).map_err(cannot)?;
     let key = client_key::public_key(&pair, policy).map_err(cannot)?;

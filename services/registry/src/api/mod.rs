@@ -5,30 +5,42 @@ mod body;
 mod presence;
 mod serve;
 
-use std::sync::Arc;
+use std::{any::Any, sync::Arc, time::Duration};
 
 use axum::{
     Json, Router,
     extract::{DefaultBodyLimit, Path, Query, State, rejection::QueryRejection},
     http::StatusCode,
+    response::Response,
     routing::{get, post},
 };
 use domain::{
     id::{IssuerId, ProfileId, Serial},
     issuer::{OperatorRole, Profile},
 };
+use tower::limit::GlobalConcurrencyLimitLayer;
+use tower_http::{catch_panic::CatchPanicLayer, timeout::TimeoutLayer};
 use wire::admin::{
     AccountDocument, AddAccount, Because, CertificateDocument, Changed, Csr, GenerateKey, IssuerDocument, JobDetail,
     JobDocument, JobQuery, KeyReport, LaneDocument, MakeCsr, NewAccount, NodeDocument, OperatorDocument, PutProfile,
     RegisterIssuer, Revocation, Revoke,
 };
+use wire::problem::ProblemId;
 
-use crate::{Registry, RegistryError, error::Answer};
+use crate::{
+    Registry, RegistryError,
+    error::{Answer, problem},
+};
 use actor::Actor;
 use body::Body;
 pub use serve::{Context, serve};
 
 type Shared = State<Arc<Registry>>;
+
+/// How long an order may take: making an RSA-4096 key on a slow token is the longest.
+const REQUEST_LIMIT: Duration = Duration::from_mins(2);
+/// Orders at a time; others wait for their turn within their own limit.
+const REQUESTS: usize = 64;
 
 const OFFICER: OperatorRole = OperatorRole::SecurityOfficer;
 
@@ -52,9 +64,28 @@ pub(crate) fn router(registry: Arc<Registry>, body_limit: usize) -> Router {
         .route("/v1/operators", get(operators))
         .route("/v1/nodes", get(nodes))
         .fallback(|| async { RegistryError::Unknown("this path".into(), "bulkhead --help") })
-        .method_not_allowed_fallback(|| async { StatusCode::METHOD_NOT_ALLOWED })
+        .method_not_allowed_fallback(|| async {
+            let description = "this path does not know this method";
+            problem(StatusCode::METHOD_NOT_ALLOWED, ProblemId::MethodNotAllowed, description)
+        })
         .layer(DefaultBodyLimit::max(body_limit))
+        .layer(CatchPanicLayer::custom(panicked))
+        .layer(TimeoutLayer::with_status_code(
+            StatusCode::GATEWAY_TIMEOUT,
+            REQUEST_LIMIT,
+        ))
+        .layer(GlobalConcurrencyLimitLayer::new(REQUESTS))
         .with_state(registry)
+}
+
+/// A panic is one order's, not the process's.
+fn panicked(_: Box<dyn Any + Send>) -> Response {
+    tracing::error!("an operator's order panicked");
+    problem(
+        StatusCode::INTERNAL_SERVER_ERROR,
+        ProblemId::Internal,
+        "something is wrong on this side; it was logged",
+    )
 }
 
 async fn issuers(State(registry): Shared, _: Actor) -> Answer<Vec<IssuerDocument>> {

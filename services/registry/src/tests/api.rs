@@ -64,7 +64,7 @@ async fn call(
     }
     let response = router(registry.clone(), LIMIT).oneshot(request).await.unwrap();
     let status = response.status();
-    if !status.is_success() && status != StatusCode::METHOD_NOT_ALLOWED {
+    if !status.is_success() {
         assert_eq!(
             response.headers()[header::CONTENT_TYPE],
             "application/problem+json",
@@ -123,6 +123,7 @@ async fn refusals_are_problems_that_name_what_is_wrong() {
         ("GET", "/v1/jobs/zz", "", 422, "invalid_request", "hexadecimal"),
         ("GET", "/v1/jobs?limit=0", "", 422, "invalid_request", "limit"),
         ("GET", "/v1/jobs?colour=red", "", 422, "invalid_request", "colour"),
+        ("DELETE", "/v1/issuers", "", 405, "method_not_allowed", "method"),
         ("GET", "/v1/nothing", "", 404, "not_found", "this path"),
         (
             "POST",
@@ -165,8 +166,6 @@ async fn refusals_are_problems_that_name_what_is_wrong() {
         );
         assert!(problem["description"].as_str().unwrap().contains(said), "{problem}");
     }
-    let (answered, _) = call(&registry, Some(1), "DELETE", "/v1/issuers", "").await;
-    assert_eq!(answered, StatusCode::METHOD_NOT_ALLOWED);
 }
 
 #[tokio::test]
