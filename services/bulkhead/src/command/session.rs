@@ -23,7 +23,9 @@ pub(super) struct Place {
 
 impl Place {
     pub(super) fn find(common: &Common) -> Outcome<Self> {
-        let path = ContextFile::locate(common.context.as_deref());
+        // An environment variable that is set to nothing says nothing.
+        let given = common.context.as_deref().filter(|path| !path.as_os_str().is_empty());
+        let path = ContextFile::locate(given);
         match ContextFile::load(&path) {
             Ok(context) => Ok(Self { path, context }),
             Err(error) => Err(Failure::failed(error)),
