@@ -3,12 +3,17 @@
 use std::sync::Arc;
 
 use axum::extract::FromRequestParts;
-use domain::{bytes::Digest, issuer::Account, registry::Terms};
+use domain::{bytes::Digest, id::AccountId, issuer::Account, registry::Terms};
 use http::{HeaderMap, header::AUTHORIZATION, request::Parts};
 use runtime::{follow::Applied, tls::PeerCertificate};
 use wire::problem::ProblemId;
 
-use crate::{App, Frontend, error::ApiError};
+use crate::{
+    App, Frontend,
+    admission::{refusal::Refusal, slot},
+    error::ApiError,
+    room::Place,
+};
 
 /// SHA-256 of the client certificate that the TLS session was opened with.
 #[derive(Debug, Clone, Copy)]
@@ -37,21 +42,20 @@ impl FromRequestParts<App> for ClientCertificate {
 }
 
 /// An account that may ask, and the state of the registry by which this request is judged from here on.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Caller {
-    /// The account.
-    pub account: Arc<Account>,
+    /// The account, its issuer and its profile.
+    pub terms: Terms,
     /// The registry's state.
     pub applied: Arc<Applied>,
+    /// The place among the requests that are worked on.
+    pub place: Place,
 }
 
 impl Caller {
-    /// What the account's requests are judged by.
-    pub fn terms(&self) -> Result<Terms, ApiError> {
-        self.applied.snapshot.terms(&self.account.id).ok_or_else(|| {
-            tracing::error!(account = %self.account.id, "the account's issuer or profile is not registered");
-            ApiError::internal()
-        })
+    /// The account's name.
+    pub fn account(&self) -> &AccountId {
+        &self.terms.account.id
     }
 }
 
@@ -74,7 +78,12 @@ impl FromRequestParts<App> for Caller {
                 app.unauthorized(certificate, ProblemId::InvalidToken, description)
             })?;
         app.let_in(&account)?;
-        Ok(Self { account, applied })
+        let terms = applied.snapshot.terms(&account.id).ok_or_else(|| {
+            tracing::error!(account = %account.id, "the account's issuer or profile is not registered");
+            ApiError::internal()
+        })?;
+        let place = app.work.enter(&slot(&terms)).map_err(Refusal::Full)?;
+        Ok(Self { terms, applied, place })
     }
 }
 

@@ -1,5 +1,4 @@
-//! What every request passes before and after its route: a span and a count, the drain, a bound on how many there are and how long
-//! each takes, and a problem body on everything that is not a success, whoever made it.
+//! What every request passes before and after its route: a span and a count, the drain, a bound on how long it takes, and a problem body on everything that is not a success, whoever made it.
 
 use std::time::Instant;
 
@@ -59,9 +58,6 @@ async fn answer(app: &App, request: Request, next: Next) -> Response {
         }
         return response;
     }
-    let Ok(_permit) = app.requests.clone().try_acquire_owned() else {
-        return ApiError::new(ProblemId::Overloaded, "too many requests are worked on; come back").into_response();
-    };
     let limit = app.config.frontend.request_timeout + app.config.frontend.wait_limit;
     match tokio::time::timeout(limit, next.run(request)).await {
         Ok(response) => response,

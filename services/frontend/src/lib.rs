@@ -12,6 +12,7 @@ mod metrics;
 mod preference;
 mod presence;
 mod readiness;
+mod room;
 pub mod routes;
 mod tokens;
 mod waiting;
@@ -61,6 +62,7 @@ use crate::{
     metrics::Metrics,
     presence::Presence,
     readiness::{Readiness, Troubles},
+    room::Room,
     tokens::Tokens,
     waiting::Waiters,
 };
@@ -70,6 +72,9 @@ const STORE: Duration = Duration::from_secs(5);
 
 /// How much of the grace is kept for sending the last answers once waits are given up.
 const LAST_ANSWERS: Duration = Duration::from_secs(2);
+
+/// One login at a time for so many requests.
+const LOGINS: usize = 8;
 
 /// How often, and how long apart, the registry is asked to block a key.
 const BLOCK_ATTEMPTS: u32 = 10;
@@ -122,7 +127,10 @@ pub struct Frontend {
     presence: Arc<Presence>,
     troubles: Arc<Troubles>,
     metrics: Arc<Metrics>,
-    requests: Arc<Semaphore>,
+    /// Requests of accounts that are worked on; those that only wait are not among them.
+    work: Room,
+    /// Logins that are worked on.
+    logins: Semaphore,
     /// No new request is taken.
     draining: CancellationToken,
     /// Waits are given up.
@@ -289,7 +297,8 @@ pub fn start(context: Context) -> Result<Running, ServeError> {
         presence: presence.clone(),
         troubles,
         metrics,
-        requests: Arc::new(Semaphore::new(settings.requests)),
+        work: Room::new(settings.requests),
+        logins: Semaphore::new(settings.requests.div_ceil(LOGINS)),
         draining: shutdown.soft().clone(),
         stopping: CancellationToken::new(),
         tasks: TaskTracker::new(),

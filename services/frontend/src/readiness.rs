@@ -133,11 +133,7 @@ impl Readiness {
         app.metrics.depths(&self.depths, &depths);
         self.depths = depths;
         app.metrics.behind.set(i64::from(app.follower.behind().is_some()));
-        let busy = app
-            .config
-            .frontend
-            .requests
-            .saturating_sub(app.requests.available_permits());
+        let busy = app.work.taken();
         app.metrics.in_flight.set(i64::try_from(busy).unwrap_or(i64::MAX));
     }
 }

@@ -9,18 +9,18 @@ use std::{
     },
 };
 
-use domain::id::Serial;
-use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore, oneshot},
-    time::Instant,
-};
+use domain::{fair::Slot, id::Serial};
+use tokio::{sync::oneshot, time::Instant};
+
+use crate::room::{Place, Room};
 
 type Waits = HashMap<Serial, Vec<(u64, oneshot::Sender<()>)>>;
 
-/// Everybody who waits, at most a fixed number.
+/// Everybody who waits. Seats are divided between issuers and accounts, so that those who wait for a dead one keep nobody from waiting
+/// for another.
 #[derive(Debug)]
 pub struct Waiters {
-    seats: Arc<Semaphore>,
+    seats: Room,
     next: AtomicU64,
     waits: Mutex<Waits>,
 }
@@ -28,7 +28,7 @@ pub struct Waiters {
 /// The right to wait.
 #[derive(Debug)]
 pub struct Seat {
-    _permit: OwnedSemaphorePermit,
+    _place: Place,
 }
 
 /// One wait for one job. Dropping it gives it up.
@@ -45,7 +45,7 @@ impl Waiters {
     /// Room for `limit` waits.
     pub fn new(limit: usize) -> Arc<Self> {
         Arc::new(Self {
-            seats: Arc::new(Semaphore::new(limit)),
+            seats: Room::new(limit),
             next: AtomicU64::new(0),
             waits: Mutex::new(HashMap::new()),
         })
@@ -56,10 +56,10 @@ impl Waiters {
         self.waits.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A seat, if there is one left.
-    pub fn seat(&self) -> Option<Seat> {
-        let permit = self.seats.clone().try_acquire_owned().ok()?;
-        Some(Seat { _permit: permit })
+    /// A seat, if there is one left for this issuer and account.
+    pub fn seat(&self, slot: &Slot) -> Option<Seat> {
+        let place = self.seats.enter(slot).ok()?;
+        Some(Seat { _place: place })
     }
 
     /// Waits for a job from now on. Called before anybody can know of the job, it misses nothing.
@@ -136,16 +136,24 @@ mod tests {
         Serial::new(Timestamp::from_secs(1_800_000_000), [n; 10])
     }
 
+    fn slot() -> Slot {
+        Slot {
+            class: domain::lane::Class::Interactive,
+            issuer: "alpha".parse().unwrap(),
+            account: "acme".parse().unwrap(),
+        }
+    }
+
     fn soon() -> Instant {
         Instant::now() + Duration::from_millis(50)
     }
 
     #[tokio::test]
     async fn everybody_who_waits_for_a_job_is_told_and_nobody_else() {
-        let waiters = Waiters::new(10);
-        let mut one = waiters.wait(serial(1), waiters.seat().unwrap());
-        let mut two = waiters.wait(serial(1), waiters.seat().unwrap());
-        let mut other = waiters.wait(serial(2), waiters.seat().unwrap());
+        let waiters = Waiters::new(100);
+        let mut one = waiters.wait(serial(1), waiters.seat(&slot()).unwrap());
+        let mut two = waiters.wait(serial(1), waiters.seat(&slot()).unwrap());
+        let mut other = waiters.wait(serial(2), waiters.seat(&slot()).unwrap());
         waiters.ended(serial(1));
         assert!(one.until(soon()).await);
         assert!(two.until(soon()).await);
@@ -155,14 +163,14 @@ mod tests {
 
     #[tokio::test]
     async fn seats_are_bounded_and_given_back_by_clients_that_go() {
-        let waiters = Waiters::new(2);
-        let one = waiters.wait(serial(1), waiters.seat().unwrap());
-        let two = waiters.wait(serial(1), waiters.seat().unwrap());
-        assert!(waiters.seat().is_none());
+        let waiters = Waiters::new(8);
+        let one = waiters.wait(serial(1), waiters.seat(&slot()).unwrap());
+        let two = waiters.wait(serial(1), waiters.seat(&slot()).unwrap());
+        assert!(waiters.seat(&slot()).is_none());
         drop(one);
         assert_eq!(waiters.len(), 1, "the other client still waits");
         drop(two);
         assert!(waiters.is_empty());
-        assert!(waiters.seat().is_some());
+        assert!(waiters.seat(&slot()).is_some());
     }
 }

@@ -84,3 +84,79 @@ impl Publisher {
             .clone()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use async_trait::async_trait;
+    use broker::{Answers, BrokerError, Inbox};
+    use bytes::Bytes;
+    use domain::{id::Incarnation, lane::Carrier, time::Timestamp};
+    use runtime::clock::SystemClock;
+
+    use super::*;
+
+    /// A broker that never confirms.
+    #[derive(Debug, Default)]
+    struct Silent(Mutex<Vec<(Lane, usize)>>);
+
+    #[async_trait]
+    impl Broker for Silent {
+        fn carrier(&self, _: &Lane) -> Carrier {
+            Carrier::Own
+        }
+        async fn publish(&self, lane: &Lane, _: Bytes, jobs: usize) -> Result<(), BrokerError> {
+            self.0.lock().unwrap().push((lane.clone(), jobs));
+            std::future::pending().await
+        }
+        async fn serve(&self, _: &Incarnation, _: &[Lane], _: usize) -> Result<Box<dyn Inbox>, BrokerError> {
+            Err(BrokerError::Unavailable("silent".into()))
+        }
+        async fn answers(&self, _: &Incarnation, _: usize) -> Result<Box<dyn Answers>, BrokerError> {
+            Err(BrokerError::Unavailable("silent".into()))
+        }
+        async fn answer(&self, _: &Incarnation, _: Bytes) -> Result<(), BrokerError> {
+            Ok(())
+        }
+        async fn quarantine(&self, _: &Lane, _: Bytes, _: &str) -> Result<(), BrokerError> {
+            Ok(())
+        }
+        async fn quarantined(&self) -> Result<usize, BrokerError> {
+            Ok(0)
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_silent_broker_is_given_up_lane_by_lane_and_nobody_waits_for_it() {
+        let broker = Arc::new(Silent::default());
+        let shared = runtime::telemetry::Metrics::new();
+        let publisher = Arc::new(Publisher {
+            broker: broker.clone(),
+            node_key: Arc::new(NodeKey::generate("frontend-1".parse().unwrap())),
+            clock: Arc::new(SystemClock),
+            metrics: Arc::new(Metrics::new(&shared)),
+            unconfirmed: 2,
+            timeout: Duration::from_secs(1),
+            tasks: TaskTracker::new(),
+            lanes: Mutex::default(),
+        });
+        let jobs: Vec<Serial> = (0..10).map(|n| Serial::new(Timestamp::default(), [n; 10])).collect();
+        let lane = |name: &str| name.parse::<Lane>().unwrap();
+        publisher.publish(&lane("a.interactive"), &jobs);
+        publisher.publish(&lane("b.bulk"), &jobs);
+        publisher.tasks.close();
+        publisher.tasks.wait().await;
+        let mut published = broker.0.lock().unwrap().clone();
+        published.sort();
+        let expected = [("a.interactive", 4), ("a.interactive", 4), ("b.bulk", 10)];
+        assert_eq!(published, expected.map(|(name, jobs)| (lane(name), jobs)));
+        let metrics = shared.encode();
+        assert!(
+            metrics.contains(r#"envelopes_not_published_total{reason="unconfirmed"} 1"#),
+            "{metrics}"
+        );
+        assert!(
+            metrics.contains(r#"envelopes_not_published_total{reason="timeout"} 3"#),
+            "{metrics}"
+        );
+    }
+}

@@ -37,7 +37,7 @@ pub async fn revoked(State(app): State<App>, caller: Caller) -> Result<Json<Valu
 }
 
 async fn counter(app: &App, caller: &Caller, counter: Counter) -> Result<Json<Value>, ApiError> {
-    let value = app.ask(app.store.counter(&caller.account.id, counter)).await?;
+    let value = app.ask(app.store.counter(caller.account(), counter)).await?;
     Ok(Json(Value { value }))
 }
 
@@ -53,7 +53,9 @@ async fn counter(app: &App, caller: &Caller, counter: Counter) -> Result<Json<Va
     security(("token" = [])),
 )]
 pub async fn quota(State(app): State<App>, caller: Caller) -> Result<Json<Value>, ApiError> {
-    let left = app.store.quota_left(&caller.account.id, caller.account.issuance_quota);
+    let left = app
+        .store
+        .quota_left(caller.account(), caller.terms.account.issuance_quota);
     let value = app.ask(left).await?;
     Ok(Json(Value { value }))
 }

@@ -1,6 +1,10 @@
 //! `POST /v2/login`.
 
-use axum::{Json as JsonBody, extract::State, response::IntoResponse};
+use axum::{
+    Json as JsonBody,
+    extract::{FromRequest, Request, State},
+    response::IntoResponse,
+};
 use domain::issuer::Api;
 use http::header::CACHE_CONTROL;
 use subtle::ConstantTimeEq;
@@ -33,8 +37,12 @@ use crate::{App, authenticate::ClientCertificate, body::Json, error::ApiError};
 pub async fn login(
     State(app): State<App>,
     ClientCertificate(certificate): ClientCertificate,
-    Json(body): Json,
+    request: Request,
 ) -> Result<impl IntoResponse, ApiError> {
+    // A login has no account yet among which places could be divided: logins have some of their own.
+    let too_many = |_| ApiError::new(ProblemId::Overloaded, "too many logins at a time; come back");
+    let _permit = app.logins.try_acquire().map_err(too_many)?;
+    let Json(body) = Json::from_request(request, &app).await?;
     let login = Login::from_json(&body)?;
     let applied = app.applied.load_full();
     let snapshot = &applied.snapshot;

@@ -111,7 +111,7 @@ async fn page(app: &App, caller: &Caller, uri: &Uri, statistics: Statistics, pat
     let longest = app.config.frontend.statistics_window;
     let window = Window::read(uri, app.now(), longest)?;
     let query = StatisticsQuery {
-        account: caller.account.id.clone(),
+        account: caller.account().clone(),
         statistics,
         from: window.from,
         to: window.to,

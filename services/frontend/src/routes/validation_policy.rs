@@ -3,7 +3,7 @@
 use axum::Json;
 use wire::hvca::PolicyDocument;
 
-use crate::{authenticate::Caller, error::ApiError};
+use crate::authenticate::Caller;
 
 /// The whole policy of the account's profile, as it is applied.
 #[utoipa::path(
@@ -16,9 +16,8 @@ use crate::{authenticate::Caller, error::ApiError};
     ),
     security(("token" = [])),
 )]
-pub async fn validation_policy(caller: Caller) -> Result<Json<PolicyDocument>, ApiError> {
-    let terms = caller.terms()?;
-    let mut policy = terms.profile.policy.clone();
-    policy.validity.issuer_expiry = terms.issuer.not_after;
-    Ok(Json(PolicyDocument(policy)))
+pub async fn validation_policy(caller: Caller) -> Json<PolicyDocument> {
+    let mut policy = caller.terms.profile.policy.clone();
+    policy.validity.issuer_expiry = caller.terms.issuer.not_after;
+    Json(PolicyDocument(policy))
 }

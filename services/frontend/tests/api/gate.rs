@@ -1,5 +1,7 @@
 //! What every request meets, whatever its route.
 
+use std::time::Duration;
+
 use axum::body::Body;
 use http::{Method, Request};
 use serde_json::Value;
@@ -7,6 +9,7 @@ use serde_json::Value;
 use crate::{
     ca::ClientKey,
     client::{plain, request, send},
+    faulty::Fault,
     world::{CERTIFICATE, World},
 };
 
@@ -122,26 +125,60 @@ async fn slashes_at_the_end_are_served_without_a_redirect() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn there_is_a_bound_on_requests_at_a_time() {
-    let world = World::with(|config| config.frontend.requests = 2).await;
-    let acme = world.client("acme").await;
-    let wait = |name: &str| {
-        let (acme, body) = (acme.clone(), plain(name, &ClientKey::p256()).to_string());
-        tokio::spawn(async move {
-            acme.json(Method::POST, "/certificates", &[("prefer", "wait=1")], &body)
-                .await
-        })
+async fn requests_at_a_time_are_bounded_and_divided() {
+    let world = World::with(|config| config.frontend.requests = 8).await;
+    let (acme, rsa) = (world.client("acme").await, world.client("rsa").await);
+    world.store.set(Some(Fault::Slow(Duration::from_millis(800))));
+    let accept = |name: &str| {
+        let (acme, body) = (acme.clone(), plain(name, &ClientKey::p256()));
+        tokio::spawn(async move { acme.post("/certificates", &body).await })
     };
-    let mut waiting = Vec::new();
-    for name in ["a.example.com", "b.example.com"] {
-        waiting.push(wait(name));
-        tokio::time::sleep(std::time::Duration::from_millis(150)).await;
-    }
+    let accepting = [accept("a.example.com"), accept("b.example.com")];
+    tokio::time::sleep(Duration::from_millis(300)).await;
     acme.get("/trustchain").await.problem(503, "overloaded");
-    for waiting in waiting {
-        assert_eq!(waiting.await.unwrap().status, 201);
+    assert_eq!(
+        rsa.get("/trustchain").await.status,
+        200,
+        "another issuer's account has its own"
+    );
+    for accepting in accepting {
+        assert_eq!(accepting.await.unwrap().status, 201);
     }
     assert_eq!(acme.get("/trustchain").await.status, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn those_who_wait_for_a_dead_issuer_keep_nobody_from_waiting_for_another() {
+    let world = World::with(|config| {
+        config.frontend.requests = 16;
+        config.frontend.waiting = 16;
+    })
+    .await;
+    world.run_signer_of(&["beta"]).await;
+    let (acme, rsa) = (world.client("acme").await, world.client("rsa").await);
+    let mut waiting = Vec::new();
+    for n in 0..40 {
+        let (acme, body) = (
+            acme.clone(),
+            plain(&format!("www-{n}.example.com"), &ClientKey::p256()).to_string(),
+        );
+        waiting.push(tokio::spawn(async move {
+            acme.json(Method::POST, "/certificates", &[("prefer", "wait=2")], &body)
+                .await
+        }));
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let body = plain("www.example.com", &ClientKey::rsa()).to_string();
+    let started = std::time::Instant::now();
+    let issued = rsa
+        .json(Method::POST, "/certificates", &[("prefer", "wait=10")], &body)
+        .await;
+    assert_eq!(issued.header("preference-applied"), Some("wait=10"));
+    assert!(started.elapsed() < Duration::from_secs(2), "{:?}", started.elapsed());
+    for waiting in waiting {
+        let accepted = waiting.await.unwrap();
+        assert_eq!((accepted.status, accepted.header("preference-applied")), (201, None));
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -168,6 +168,12 @@ impl Config {
         if frontend.accept_batch > store.commit_rows {
             return refuse("frontend.accept_batch", "is over store.commit_rows; write that at most");
         }
+        if frontend.waiting > tls.connections {
+            return refuse(
+                "frontend.waiting",
+                "is over tls.connections, so that those who wait would leave nobody a connection; write that at most",
+            );
+        }
         if signer.lease < signer.heartbeat * 3 {
             return refuse(
                 "signer.lease",
@@ -314,6 +320,7 @@ mod tests {
             ("[tls]\nconnections = 0", "tls.connections"),
             ("[tls]\nhandshake_timeout = \"0s\"", "tls.handshake_timeout"),
             ("[signer]\nlease = \"1s\"", "signer.lease"),
+            ("[frontend]\nwaiting = 5000", "frontend.waiting"),
             ("[lanes]\naccount_share = 0.0", "lanes.account_share"),
             ("[lanes]\naccount_share = nan", "lanes.account_share"),
             ("[tokens]\nhvca_life = \"10m\"", "tokens.hvca_life"),

@@ -142,7 +142,7 @@ pub struct Frontend {
     /// How long any request may take, besides the wait that a client asks for. Default 30s.
     #[serde(with = "humantime_serde")]
     pub request_timeout: Duration,
-    /// Requests at a time, over all accounts. Default 8192.
+    /// Requests at a time, besides those that only wait; an issuer may have half of them, and its accounts share that. Default 8192.
     pub requests: usize,
     /// Threads that verify requests and prepare certificates. 0: one per core. Default 0.
     pub admission_threads: usize,
@@ -155,7 +155,8 @@ pub struct Frontend {
     /// Longest wait that `Prefer: wait` gives. Default 60s.
     #[serde(with = "humantime_serde")]
     pub wait_limit: Duration,
-    /// Requests that wait for their certificate at a time; over it they are answered at once, without. Default 8192.
+    /// Requests that wait for their certificate at a time; an issuer may have half of them, and its accounts share that. Over it they
+    /// are answered at once, without. Default 4096.
     pub waiting: usize,
     /// How often the ledger is asked about all waiting jobs. Default 250ms.
     #[serde(with = "humantime_serde")]
@@ -184,7 +185,7 @@ impl Default for Frontend {
             accept_queue_per_issuer: 2048,
             accept_batch: 64,
             wait_limit: Duration::from_mins(1),
-            waiting: 8192,
+            waiting: 4096,
             wait_poll: Duration::from_millis(250),
             failures_per_second: 20,
             idempotency_keep: Duration::from_hours(24),

@@ -4,7 +4,7 @@ use axum::{
     extract::State,
     response::{IntoResponse, Response},
 };
-use domain::registry::Terms;
+use domain::id::AccountId;
 use http::{HeaderMap, HeaderValue, StatusCode, header::LOCATION};
 use tokio::time::Instant;
 use wire::{
@@ -15,7 +15,7 @@ use wire::{
 use super::show::{View, find, view};
 use crate::{
     App,
-    admission::{Admitted, Wanted},
+    admission::{Admitted, Wanted, slot},
     authenticate::Caller,
     body::Json,
     error::{ApiError, PREFERENCE_APPLIED},
@@ -57,21 +57,16 @@ pub async fn issue(
     Json(body): Json,
 ) -> Result<Response, ApiError> {
     let CertificateRequest(request) = CertificateRequest::from_json(&body)?;
-    let terms = caller.terms()?;
-    deliver(&app, &caller, &headers, terms, Wanted::Certificate(Box::new(request))).await
+    deliver(&app, caller, &headers, Wanted::Certificate(Box::new(request))).await
 }
 
 /// Brings what is wanted to its job, waits if the client prefers that, and answers.
-pub async fn deliver(
-    app: &App,
-    caller: &Caller,
-    headers: &HeaderMap,
-    terms: Terms,
-    wanted: Wanted,
-) -> Result<Response, ApiError> {
-    let idempotency = preference::idempotency(headers, &caller.account.id)?;
+pub async fn deliver(app: &App, caller: Caller, headers: &HeaderMap, wanted: Wanted) -> Result<Response, ApiError> {
+    let Caller { terms, place, .. } = caller;
+    let account = terms.account.id.clone();
+    let idempotency = preference::idempotency(headers, &account)?;
     let wait = preference::wait(headers).map(|wait| wait.min(app.config.frontend.wait_limit));
-    let seat = wait.and_then(|_| app.waiters.seat());
+    let seat = wait.and_then(|_| app.waiters.seat(&slot(&terms)));
     let class = terms.profile.class;
     let started = Instant::now();
     let admitting = app.admission.admit(wanted, terms, idempotency, seat);
@@ -91,10 +86,12 @@ pub async fn deliver(
         wait: waiting,
         look_at_once,
     } = admitted?;
+    // Who only waits is in nobody's way.
+    drop(place);
 
     let mut response = StatusCode::CREATED.into_response();
     if let (Some(waiting), Some(wait)) = (waiting, wait)
-        && let Some(document) = arrival(app, caller, waiting, started + wait, look_at_once).await
+        && let Some(document) = arrival(app, &account, waiting, started + wait, look_at_once).await
     {
         response = (StatusCode::CREATED, axum::Json(document)).into_response();
         if let Ok(applied) = HeaderValue::from_str(&format!("wait={}", wait.as_secs())) {
@@ -110,13 +107,13 @@ pub async fn deliver(
 /// The certificate, if there is one by `deadline`. Without one the client has its `Location`, and GET tells the rest.
 async fn arrival(
     app: &App,
-    caller: &Caller,
+    account: &AccountId,
     mut waiting: Wait,
     deadline: Instant,
     look_at_once: bool,
 ) -> Option<CertificateDocument> {
     let job = waiting.job();
-    if look_at_once && let Ok(View::Certificate(document)) = view(app, &find(app, caller, job).await.ok()?).await {
+    if look_at_once && let Ok(View::Certificate(document)) = view(app, &find(app, account, job).await.ok()?).await {
         return Some(document);
     }
     let ended = tokio::select! {
@@ -124,7 +121,7 @@ async fn arrival(
         () = app.stopping.cancelled() => false,
     };
     drop(waiting);
-    let found = find(app, caller, job).await.ok()?;
+    let found = find(app, account, job).await.ok()?;
     match view(app, &found).await {
         Ok(View::Certificate(document)) => Some(document),
         Ok(View::InProgress) => {

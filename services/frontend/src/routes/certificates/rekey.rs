@@ -60,7 +60,7 @@ pub async fn rekey(
 ) -> Result<Response, ApiError> {
     let of = serial(&text)?;
     let sent = Rekey::from_json(&body)?;
-    let old = find(&app, &caller, of).await?;
+    let old = find(&app, caller.account(), of).await?;
     let content = Box::new(content(&app, &old).await?);
     let request = Box::new(Request {
         public_key: sent.public_key,
@@ -68,8 +68,7 @@ pub async fn rekey(
         signature: sent.signature,
         ..Request::default()
     });
-    let terms = caller.terms()?;
-    deliver(&app, &caller, &headers, terms, Wanted::Rekey { of, content, request }).await
+    deliver(&app, caller, &headers, Wanted::Rekey { of, content, request }).await
 }
 
 /// What the old certificate says: what the ledger says it says, if that is what its issuer signed.

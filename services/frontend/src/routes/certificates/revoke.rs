@@ -78,7 +78,7 @@ async fn revoke_one(app: &App, caller: &Caller, job: Serial, revoke: &Revoke) ->
     let compromised = revoke.revocation_reason == RevocationReason::KeyCompromise;
     // Only a compromise needs to know the certificate's key.
     let statement = if compromised || revoke.key_compromise_attestation.is_some() {
-        statement(&find(app, caller, job).await?)
+        statement(&find(app, caller.account(), job).await?)
     } else {
         None
     };
@@ -92,11 +92,11 @@ async fn revoke_one(app: &App, caller: &Caller, job: Serial, revoke: &Revoke) ->
     };
     let revocation = Revocation {
         job,
-        account: Some(caller.account.id.clone()),
+        account: Some(caller.account().clone()),
         reason: revoke.revocation_reason,
         revocation_date: revoke.revocation_time,
         cancel_pending: proven,
-        by: format!("account:{}", caller.account.id),
+        by: format!("account:{}", caller.account()),
     };
     let outcome = app.tell(app.store.revoke(revocation)).await?;
     error::revoked(outcome)?;

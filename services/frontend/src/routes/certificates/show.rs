@@ -4,7 +4,7 @@ use axum::{
     extract::{Path, State},
     response::{IntoResponse, Response},
 };
-use domain::id::{InvalidSerial, Serial};
+use domain::id::{AccountId, InvalidSerial, Serial};
 use http::{StatusCode, header::RETRY_AFTER};
 use store::{Job, JobEvent, Outcome};
 use wire::{
@@ -35,10 +35,10 @@ pub fn serial(text: &str) -> Result<Serial, ApiError> {
     })
 }
 
-/// The caller's own job of this serial. Another account's is as unknown as none.
-pub async fn find(app: &App, caller: &Caller, serial: Serial) -> Result<Job, ApiError> {
+/// The account's own job of this serial. Another account's is as unknown as none.
+pub async fn find(app: &App, account: &AccountId, serial: Serial) -> Result<Job, ApiError> {
     let job = app.ask(app.store.job(serial)).await?;
-    job.filter(|job| job.account == caller.account.id)
+    job.filter(|job| job.account == *account)
         .ok_or_else(ApiError::no_certificate)
 }
 
@@ -118,7 +118,7 @@ async fn report(app: &App, job: Serial, detail: &str) {
     security(("token" = [])),
 )]
 pub async fn show(State(app): State<App>, caller: Caller, Path(text): Path<String>) -> Result<Response, ApiError> {
-    let job = find(&app, &caller, serial(&text)?).await?;
+    let job = find(&app, caller.account(), serial(&text)?).await?;
     Ok(match view(&app, &job).await? {
         View::InProgress => {
             let headers = [(RETRY_AFTER, "1")];
