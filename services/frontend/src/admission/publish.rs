@@ -8,7 +8,10 @@ use std::{
 
 use broker::Broker;
 use domain::{id::Serial, lane::Lane, time::Clock};
-use tokio::sync::Semaphore;
+use tokio::{
+    sync::Semaphore,
+    time::{Instant, timeout_at},
+};
 use tokio_util::task::TaskTracker;
 use wire::{envelope::Envelope, signed::NodeKey};
 
@@ -39,20 +42,25 @@ pub struct Publisher {
 }
 
 impl Publisher {
-    /// Publishes new jobs of one lane, as many to an envelope as its class takes. Returns at once.
+    /// Publishes new jobs of one lane, as many to an envelope as its class takes. Returns at once; envelopes past the number that may be
+    /// out take turns with those before them, until the time limit.
     pub fn publish(self: &Arc<Self>, lane: &Lane, jobs: &[Serial]) {
-        let room = self.room(lane);
-        for jobs in jobs.chunks(lane.class.envelope_jobs()) {
-            let Ok(permit) = room.clone().try_acquire_owned() else {
-                self.metrics.not_published("unconfirmed");
-                continue;
-            };
-            let (publisher, lane, jobs) = (self.clone(), lane.clone(), jobs.to_vec());
-            self.tasks.spawn(async move {
-                publisher.send(&lane, jobs).await;
-                drop(permit);
-            });
-        }
+        let (publisher, lane, jobs) = (self.clone(), lane.clone(), jobs.to_vec());
+        self.tasks.spawn(async move {
+            let room = publisher.room(&lane);
+            let deadline = Instant::now() + publisher.timeout;
+            for jobs in jobs.chunks(lane.class.envelope_jobs()) {
+                let Ok(Ok(permit)) = timeout_at(deadline, room.clone().acquire_owned()).await else {
+                    publisher.metrics.not_published("unconfirmed");
+                    continue;
+                };
+                let (sender, lane, jobs) = (publisher.clone(), lane.clone(), jobs.to_vec());
+                publisher.tasks.spawn(async move {
+                    sender.send(&lane, jobs).await;
+                    drop(permit);
+                });
+            }
+        });
     }
 
     async fn send(&self, lane: &Lane, jobs: Vec<Serial>) {
