@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use tests::{Client, Deployment, Key};
 use tokio::sync::RwLock;
 
@@ -120,10 +120,13 @@ async fn ten_thousand_jobs_survive_twenty_kills() -> Result<()> {
     let reader = client.read().await.clone();
     let mut serials = BTreeSet::new();
     for (number, (serial, public_key)) in &accepted {
-        let certificate = reader
-            .certificate(serial, Duration::from_secs(30))
-            .await
-            .with_context(|| format!("job {number}"))?;
+        let certificate = match reader.certificate(serial, Duration::from_secs(30)).await {
+            Ok(certificate) => certificate,
+            Err(error) => bail!(
+                "job {number}: {error:#}: {:#}",
+                deployment.json(&["job", "show", serial])?
+            ),
+        };
         let facts = pki::certificate::read(&certificate)?;
         ensure!(
             facts.public_key == public_key.as_slice(),

@@ -18,7 +18,7 @@ use domain::{
 use pki::certificate;
 use runtime::follow::Applied;
 use serde_json::from_slice;
-use store::Begun;
+use store::{Begun, RequestRow};
 use wire::{
     attest::{AttestError, Verifier},
     problem::ProblemId,
@@ -97,7 +97,7 @@ pub struct View<'a> {
 /// Checks a begun job. The order is the order of trust: signature, statement, row, issuer, bytes, policy.
 pub fn check(begun: &Begun, view: &View<'_>) -> Result<Checked, Objection> {
     let statement = believe(begun, &begun.statement, &begun.proof, view)?;
-    compare_row(begun, &statement)?;
+    compare_rows(begun, &statement)?;
     compare_sign_by(begun, &statement, view)?;
     let (issuer, profile) = terms(&statement, &view.applied.snapshot)?;
     standing(&issuer, statement.purpose, view.now)?;
@@ -139,26 +139,36 @@ fn believe(begun: &Begun, statement: &[u8], proof: &[u8], view: &View<'_>) -> Re
     Ok(parsed)
 }
 
-/// The row says what the statement says.
-fn compare_row(begun: &Begun, statement: &Statement) -> Result<(), Objection> {
-    let Begun {
-        job,
+/// The rows say what the statement says. A difference is an intruder's, whatever it would lead to.
+fn compare_rows(begun: &Begun, statement: &Statement) -> Result<(), Objection> {
+    let RequestRow {
         lane,
         account,
         profile,
         profile_version,
-        intent,
-        tbs,
-        ..
-    } = begun;
+        purpose,
+        sign_by,
+        not_before,
+        not_after,
+    } = &begun.request;
     for (what, equal) in [
-        ("job", *job == statement.job),
-        ("lane", *lane == statement.lane()),
-        ("account", *account == statement.account),
+        ("job", begun.job == statement.job),
+        ("lane", begun.lane == statement.lane() && *lane == statement.lane()),
+        (
+            "account",
+            begun.account == statement.account && *account == statement.account,
+        ),
         ("profile", *profile == statement.profile),
         ("profile version", *profile_version == statement.profile_version),
-        ("intent", *intent == statement.intent),
-        ("to-be-signed bytes", pki::sha256(tbs) == statement.intent),
+        (
+            "purpose",
+            begun.purpose == statement.purpose && *purpose == statement.purpose,
+        ),
+        ("sign_by at acceptance", *sign_by == statement.sign_by),
+        ("notBefore", *not_before == statement.content.not_before),
+        ("notAfter", *not_after == statement.content.not_after),
+        ("intent", begun.intent == statement.intent),
+        ("to-be-signed bytes", pki::sha256(&begun.tbs) == statement.intent),
     ] {
         if !equal {
             return Err(Objection::altered(format!(

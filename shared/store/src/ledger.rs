@@ -353,10 +353,10 @@ pub struct Begun {
     pub lane: Lane,
     /// Account, as the open row says.
     pub account: AccountId,
-    /// Profile, as the request row says.
-    pub profile: ProfileId,
-    /// Version of the profile, as the request row says.
-    pub profile_version: u32,
+    /// Purpose, as the open row says: it decided which usage bit let the job be begun.
+    pub purpose: Purpose,
+    /// What the request row says.
+    pub request: RequestRow,
     /// The turn that this begin is.
     pub turn: u32,
     /// How many owners were lost before.
@@ -375,6 +375,27 @@ pub struct Begun {
     pub tbs: Vec<u8>,
     /// SHA-256 of them, as recorded.
     pub intent: Digest,
+}
+
+/// The facts of a request, as they stand in the ledger beside the statement that a front end signed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RequestRow {
+    /// Issuer and class.
+    pub lane: Lane,
+    /// Who asked.
+    pub account: AccountId,
+    /// Under which profile.
+    pub profile: ProfileId,
+    /// Version of the profile.
+    pub profile_version: u32,
+    /// Purpose.
+    pub purpose: Purpose,
+    /// Until when anybody wanted it at acceptance.
+    pub sign_by: Timestamp,
+    /// notBefore, UNIX seconds.
+    pub not_before: i64,
+    /// notAfter, UNIX seconds.
+    pub not_after: i64,
 }
 
 /// What came of a take-over.

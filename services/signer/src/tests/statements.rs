@@ -6,6 +6,7 @@ use domain::{
     bytes::Digest,
     failure::Failure,
     id::Serial,
+    issuer::Purpose,
     lane::Class,
     statement::{Proof, Statement},
     time::{Clock, Timestamp},
@@ -61,13 +62,23 @@ async fn every_field_of_a_row_that_is_altered_is_found() {
     let applied = bench.follower.applied().load_full();
     let good = begun(&bench).await;
     judge(&good, &applied).unwrap();
-    let alterations: [Alteration<Begun>; 12] = [
+    let alterations: [Alteration<Begun>; 20] = [
         ("job", |b| b.job = Serial::new(b.job.time(), [9; 10])),
         ("issuer", |b| b.lane.issuer = "b".parse().unwrap()),
         ("class", |b| b.lane.class = Class::Bulk),
         ("account", |b| b.account = "b".parse().unwrap()),
-        ("profile", |b| b.profile = "b".parse().unwrap()),
-        ("profile version", |b| b.profile_version += 1),
+        ("purpose", |b| b.purpose = Purpose::Tsa),
+        ("request's issuer", |b| b.request.lane.issuer = "b".parse().unwrap()),
+        ("request's class", |b| b.request.lane.class = Class::Bulk),
+        ("request's account", |b| b.request.account = "b".parse().unwrap()),
+        ("profile", |b| b.request.profile = "b".parse().unwrap()),
+        ("profile version", |b| b.request.profile_version += 1),
+        ("request's purpose", |b| b.request.purpose = Purpose::OcspSigner),
+        ("request's sign_by", |b| {
+            b.request.sign_by = b.request.sign_by + Duration::from_secs(1)
+        }),
+        ("notBefore", |b| b.request.not_before -= 1),
+        ("notAfter", |b| b.request.not_after += 1),
         ("later sign_by", |b| b.sign_by = b.sign_by + Duration::from_secs(1)),
         ("earlier sign_by", |b| b.sign_by = b.sign_by - Duration::from_secs(1)),
         ("intent", |b| b.intent = Digest([7; 32])),
@@ -133,7 +144,7 @@ async fn every_field_of_a_statement_must_fit_the_row_and_its_time_the_enrolment(
         ("accepted_at", |s| s.accepted_at = Timestamp::from_secs(5_000_000_000)),
         ("sign_by", |s| s.sign_by = s.sign_by + Duration::from_secs(1)),
         ("intent", |s| s.intent = Digest([1; 32])),
-        ("purpose", |s| s.purpose = domain::issuer::Purpose::OcspSigner),
+        ("purpose", |s| s.purpose = Purpose::OcspSigner),
         ("content", |s| s.content.not_after += 60),
     ];
     for (what, alter) in alterations {

@@ -123,7 +123,8 @@ pub fn admit(
     let mut findings = Findings(Vec::new());
     let (not_before, not_after) = times(request, terms, now, &mut findings);
     let extended_key_usage = extensions::settle_extended_key_usages(request, policy, &mut findings);
-    let subject = subject::settle(request, policy, &mut findings);
+    let mut subject = subject::settle(request, policy, &mut findings);
+    names::settle_common_name(&mut subject, &extended_key_usage);
     let san = names::settle(request, policy, &subject, &extended_key_usage, &mut findings);
     let subject_da = extensions::settle_subject_da(request, policy, &mut findings);
     let subject_da_extra = extensions::settle_subject_da_extra(request, policy, &mut findings);

@@ -65,6 +65,18 @@ pub(super) fn settle(
     }
 }
 
+/// A server's common name that is a DNS name is written as the alternative name is (BR 7.1.4.3 compares them character by character).
+pub(super) fn settle_common_name(subject: &mut [TypedValue], extended_key_usage: &[Oid]) {
+    if extended_key_usage.iter().any(|oid| oid == SERVER_AUTH) {
+        for name in subject
+            .iter_mut()
+            .filter(|value| value.oid == COMMON_NAME && looks_like_dns(&value.value))
+        {
+            name.value.make_ascii_lowercase();
+        }
+    }
+}
+
 /// Whether a common name can only be meant as a DNS name: labels of letters, digits and hyphens, two or more, the last not a number.
 fn looks_like_dns(name: &str) -> bool {
     let labels: Vec<&str> = name.strip_prefix("*.").unwrap_or(name).split('.').collect();

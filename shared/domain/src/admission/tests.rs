@@ -264,6 +264,18 @@ fn a_common_name_that_is_a_dns_name_is_among_the_alternative_names() {
 }
 
 #[test]
+fn a_common_name_in_capitals_is_written_as_its_alternative_name() {
+    let named = |r: &mut Request| {
+        r.subject_dn
+            .single
+            .insert("common_name".into(), "WWW.Example.COM".into());
+    };
+    let content = try_with(&terms(), named).unwrap();
+    assert_eq!(content.subject[0].value, "www.example.com");
+    assert_eq!(content.san.dns_names, ["www.example.com", "example.com"]);
+}
+
+#[test]
 fn unknown_fields_of_maps_are_named() {
     let named = |r: &mut Request| {
         r.subject_dn.single.insert("shoe_size".into(), "42".into());

@@ -16,16 +16,19 @@ use super::{
     counts::{Sign, Total},
     fault::Fault,
     ledger::Ledger,
-    open::{OpenRow, open_row, owner_lost, paused, usage_on},
+    open::{OpenRow, open_row, owner_lost, paused, read_lane, usage_on},
 };
-use crate::{Begin, Begun, Deferral, Ended, Finish, Finished, NotBegun, Outcome, Refusal, StoreError, TakenOver};
+use crate::{
+    Begin, Begun, Deferral, Ended, Finish, Finished, NotBegun, Outcome, Refusal, RequestRow, StoreError, TakenOver,
+};
 
 /// Selects an open row with everything that a signer needs of it.
 macro_rules! begun_row {
     ($law:expr) => {
         open_row!(
             ", request.profile, request.profile_version, request.intent, statement.statement, statement.proof, intent.tbs, \
-             EXISTS (SELECT 1 FROM joined WHERE joined.job = open.job)",
+             EXISTS (SELECT 1 FROM joined WHERE joined.job = open.job), open.purpose, request.issuer, request.class, \
+             request.account, request.purpose, request.sign_by",
             "LEFT JOIN statement ON statement.id = request.id LEFT JOIN intent ON intent.id = request.id ",
             $law
         )
@@ -124,7 +127,7 @@ impl Ledger<'_> {
             "UPDATE open SET state = 'parked', owner = NULL, begun_at = NULL \
              WHERE job = ?1 AND state <> 'parked' RETURNING issuer, class",
             [Column(job)],
-            |row| super::open::read_lane(row, 0),
+            |row| read_lane(row, 0),
         );
         match (before, parked) {
             (Ok(Some(before)), Ok(Some(lane))) => self.counts.moved(&lane, before, State::Parked),
@@ -379,8 +382,17 @@ impl Found {
             job: open.job,
             lane: open.lane,
             account: open.account,
-            profile: row.get::<_, Column<_>>(first)?.0,
-            profile_version: row.get(first + 1)?,
+            purpose: row.get::<_, Column<_>>(first + 7)?.0,
+            request: RequestRow {
+                lane: read_lane(row, first + 8)?,
+                account: row.get::<_, Column<_>>(first + 10)?.0,
+                profile: row.get::<_, Column<_>>(first)?.0,
+                profile_version: row.get(first + 1)?,
+                purpose: row.get::<_, Column<_>>(first + 11)?.0,
+                sign_by: row.get::<_, Column<_>>(first + 12)?.0,
+                not_before: open.not_before,
+                not_after: open.not_after,
+            },
             turn: open.turn,
             strikes: open.strikes,
             sign_by: open.sign_by,

@@ -35,7 +35,7 @@ pub(crate) async fn a_begun_job_comes_with_everything_that_is_recorded(harness: 
     let begun = world.begin(&node("one"), job.job).await;
     assert_eq!((&begun.lane, &begun.account), (&job.lane, &job.account));
     assert_eq!(
-        (&begun.profile, begun.profile_version),
+        (&begun.request.profile, begun.request.profile_version),
         (&job.profile, job.profile_version)
     );
     assert_eq!((begun.sign_by, begun.remaining), (job.sign_by, Duration::from_mins(50)));
