@@ -20,7 +20,7 @@ cargo() {
     up=$!
     trap 'kill -TERM $up 2>/dev/null; wait $up || true' EXIT
     for _ in $(seq 600); do
-        [ -e bulkhead-data/context.json ] && return
+        grep -q '^Bulkhead is ready' up.log && return
         kill -0 $up || { cat up.log >&2; return 1; }
         sleep 0.1
     done
