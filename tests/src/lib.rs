@@ -16,7 +16,7 @@ use serde_json::Value;
 pub use client::{Answer, Client, Key};
 
 /// How long the program may take to become ready, or to stop.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// One installation of `bulkhead up` in a directory of its own. Dropping it kills the program.
 #[derive(Debug)]

@@ -75,7 +75,7 @@ async fn every_field_of_a_row_that_is_altered_is_found() {
         ("profile version", |b| b.request.profile_version += 1),
         ("request's purpose", |b| b.request.purpose = Purpose::OcspSigner),
         ("request's sign_by", |b| {
-            b.request.sign_by = b.request.sign_by + Duration::from_secs(1)
+            b.request.sign_by = b.request.sign_by + Duration::from_secs(1);
         }),
         ("notBefore", |b| b.request.not_before -= 1),
         ("notAfter", |b| b.request.not_after += 1),
