@@ -8,9 +8,12 @@ use domain::{id::Incarnation, time::Clock};
 use runtime::follow::Applied;
 use store::Store;
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
-use wire::answer::Answers;
+use wire::answer::{Answer, AnswerOutcome, Answers};
 
-use crate::{metrics::Metrics, waiting::Waiters};
+use crate::{
+    metrics::Metrics,
+    waiting::{Arrival, Waiters},
+};
 
 /// How long to wait before an inbox is opened again.
 const AGAIN: Duration = Duration::from_secs(1);
@@ -55,8 +58,14 @@ impl Listener {
     fn hear(&self, sealed: &[u8]) {
         match Answers::open(sealed, &self.applied.load().directory, self.clock.now()) {
             Ok((_, answers)) if answers.to == self.incarnation => {
-                for answer in &answers.answers {
-                    self.waiters.ended(answer.job);
+                for Answer { job, outcome } in answers.answers {
+                    let arrival = match outcome {
+                        AnswerOutcome::Issued { signature, at } => Arrival::Issued { signature, at },
+                        AnswerOutcome::Refused { .. } | AnswerOutcome::Expired | AnswerOutcome::Discarded { .. } => {
+                            Arrival::Ended
+                        }
+                    };
+                    self.waiters.arrived(job, &arrival);
                 }
             }
             Ok((node, answers)) => tracing::debug!(%node, to = %answers.to, "an answer for an earlier run"),
@@ -79,7 +88,9 @@ impl Listener {
                 continue;
             }
             match timeout(every * 20, self.store.ended(&jobs)).await {
-                Ok(Ok(ended)) => ended.iter().for_each(|ended| self.waiters.ended(ended.job)),
+                Ok(Ok(ended)) => ended
+                    .iter()
+                    .for_each(|ended| self.waiters.arrived(ended.job, &Arrival::Ended)),
                 Ok(Err(error)) => tracing::debug!(%error, "the ledger was not read for those who wait"),
                 Err(_) => tracing::debug!("the ledger did not answer in time for those who wait"),
             }

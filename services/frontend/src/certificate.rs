@@ -1,10 +1,6 @@
-//! The certificate of an issued job, put together from what the ledger holds and verified before anybody sees it.
+//! The certificate of an issued job, put together from to-be-signed bytes and a signature, and verified before anybody sees it.
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use domain::{
     id::{IssuerId, Serial},
@@ -13,15 +9,16 @@ use domain::{
 use moka::sync::Cache;
 use pki::{
     certificate::{ReadError, read, seal},
-    signature::{BadSignature, Verifier},
+    signature::BadSignature,
 };
-use store::Job;
+
+use crate::issuers::Issuers;
 
 /// How many damaged jobs are remembered as reported, and for how long.
 const REPORTED: u64 = 10_000;
 const REPORT_AGAIN: Duration = Duration::from_hours(1);
 
-/// Why a stored certificate is not served.
+/// Why a certificate is not served.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Altered {
     /// The issuer that the row names is not registered.
@@ -41,40 +38,41 @@ pub enum Altered {
     Another,
 }
 
-/// Puts certificates together. Keeps one parsed key for each issuer.
+/// Puts certificates together.
 #[derive(Debug)]
 pub struct Certificates {
-    keys: Mutex<HashMap<IssuerId, Arc<IssuerKey>>>,
+    issuers: Arc<Issuers>,
     reported: Cache<Serial, ()>,
 }
 
-#[derive(Debug)]
-struct IssuerKey {
-    issuer: Arc<Issuer>,
-    verifier: Verifier,
-}
-
-impl Default for Certificates {
-    fn default() -> Self {
-        Self {
-            keys: Mutex::default(),
-            reported: Cache::builder()
-                .max_capacity(REPORTED)
-                .time_to_live(REPORT_AGAIN)
-                .build(),
-        }
-    }
-}
-
 impl Certificates {
-    /// DER of the certificate that the job's to-be-signed bytes and this signature make. It verifies under the issuer's key and is the
-    /// one with the job's serial, or it is not given out.
-    pub fn assemble(&self, job: &Job, signature: &[u8], issuer: &Arc<Issuer>) -> Result<Vec<u8>, Altered> {
-        let key = self.key(issuer)?;
-        key.verifier.verify(&job.tbs, signature).map_err(Altered::Signature)?;
-        let certificate = seal(&job.tbs, issuer.signature_algorithm, signature);
+    /// Certificates of these issuers.
+    pub fn new(issuers: Arc<Issuers>) -> Self {
+        let reported = Cache::builder()
+            .max_capacity(REPORTED)
+            .time_to_live(REPORT_AGAIN)
+            .build();
+        Self { issuers, reported }
+    }
+
+    /// DER of the certificate that these to-be-signed bytes and this signature make. It verifies under the issuer's key and is the one
+    /// with the job's serial, or it is not given out.
+    pub fn assemble(
+        &self,
+        job: Serial,
+        tbs: &[u8],
+        signature: &[u8],
+        issuer: &Arc<Issuer>,
+    ) -> Result<Vec<u8>, Altered> {
+        let known = self.issuers.get(issuer);
+        let verifier = known
+            .verifier
+            .as_ref()
+            .map_err(|error| Altered::IssuerKey(issuer.id.clone(), error.clone()))?;
+        verifier.verify(tbs, signature).map_err(Altered::Signature)?;
+        let certificate = seal(tbs, issuer.signature_algorithm, signature);
         let facts = read(&certificate).map_err(Altered::Bytes)?;
-        if facts.serial == job.job.as_bytes() && facts.issuer == &*issuer.subject {
+        if facts.serial == job.as_bytes() && facts.issuer == &*issuer.subject {
             Ok(certificate)
         } else {
             Err(Altered::Another)
@@ -84,22 +82,5 @@ impl Certificates {
     /// Whether damage of this job is news: a client that asks again makes no second event.
     pub fn is_news(&self, job: Serial) -> bool {
         self.reported.entry(job).or_insert(()).is_fresh()
-    }
-
-    fn key(&self, issuer: &Arc<Issuer>) -> Result<Arc<IssuerKey>, Altered> {
-        let mut keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
-        match keys.get(&issuer.id) {
-            Some(key) if Arc::ptr_eq(&key.issuer, issuer) => Ok(key.clone()),
-            _ => {
-                let verifier = Verifier::new(&issuer.public_key, issuer.signature_algorithm)
-                    .map_err(|error| Altered::IssuerKey(issuer.id.clone(), error))?;
-                let key = Arc::new(IssuerKey {
-                    issuer: issuer.clone(),
-                    verifier,
-                });
-                keys.insert(issuer.id.clone(), key.clone());
-                Ok(key)
-            }
-        }
     }
 }

@@ -7,6 +7,7 @@ mod body;
 mod certificate;
 mod error;
 mod gate;
+mod issuers;
 mod limiter;
 mod metrics;
 mod preference;
@@ -58,6 +59,7 @@ use crate::{
     answers::Listener,
     certificate::Certificates,
     error::ApiError,
+    issuers::Issuers,
     limiter::Limiter,
     metrics::Metrics,
     presence::Presence,
@@ -226,6 +228,7 @@ pub fn start(context: Context) -> Result<Running, ServeError> {
     let waiters = Waiters::new(settings.waiting);
     let applied = follower.applied();
     let troubles = Arc::new(Troubles::default());
+    let issuers = Arc::new(Issuers::default());
     let publishing = TaskTracker::new();
     let publisher = Arc::new(Publisher {
         broker: broker.clone(),
@@ -245,6 +248,7 @@ pub fn start(context: Context) -> Result<Running, ServeError> {
         waiters: waiters.clone(),
         follower: follower.clone(),
         metrics: metrics.clone(),
+        issuers: issuers.clone(),
         troubles: troubles.clone(),
         batch: settings.accept_batch,
     });
@@ -254,6 +258,7 @@ pub fn start(context: Context) -> Result<Running, ServeError> {
         incarnation: incarnation.clone(),
         lanes: config.lanes.clone(),
         keep_idempotency: settings.idempotency_keep,
+        issuers: issuers.clone(),
     });
     let (admission, admission_running) = Admission::start(settings, &preparer, &acceptor, clock.clone())?;
     let tokens = Arc::new(Tokens::new(
@@ -291,7 +296,7 @@ pub fn start(context: Context) -> Result<Running, ServeError> {
         waiters,
         tokens: tokens.clone(),
         limiter: Limiter::new(settings.failures_per_second),
-        certificates: Certificates::default(),
+        certificates: Certificates::new(issuers),
         blocked_keys,
         follower,
         presence: presence.clone(),

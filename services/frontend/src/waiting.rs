@@ -1,5 +1,4 @@
-//! Who waits for which job. A signer's answer and the ledger itself both end a wait, whichever comes first; what became of the job is
-//! read from the ledger in either case.
+//! Who waits for which job. A signer's answer and the ledger itself both end a wait, whichever comes first.
 
 use std::{
     collections::{HashMap, hash_map::Entry},
@@ -9,12 +8,26 @@ use std::{
     },
 };
 
-use domain::{fair::Slot, id::Serial};
+use domain::{bytes::Blob, fair::Slot, id::Serial, time::Timestamp};
 use tokio::{sync::oneshot, time::Instant};
 
 use crate::room::{Place, Room};
 
-type Waits = HashMap<Serial, Vec<(u64, oneshot::Sender<()>)>>;
+type Waits = HashMap<Serial, Vec<(u64, oneshot::Sender<Arrival>)>>;
+
+/// What ends a wait.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Arrival {
+    /// A signer says that there is a certificate, not revoked.
+    Issued {
+        /// The signature over the job's intent.
+        signature: Blob,
+        /// When it was issued.
+        at: Timestamp,
+    },
+    /// The job has ended; the ledger tells how.
+    Ended,
+}
 
 /// Everybody who waits. Seats are divided between issuers and accounts, so that those who wait for a dead one keep nobody from waiting
 /// for another.
@@ -37,7 +50,7 @@ pub struct Wait {
     waiters: Arc<Waiters>,
     job: Serial,
     number: u64,
-    ended: oneshot::Receiver<()>,
+    arrival: oneshot::Receiver<Arrival>,
     _seat: Seat,
 }
 
@@ -64,24 +77,24 @@ impl Waiters {
 
     /// Waits for a job from now on. Called before anybody can know of the job, it misses nothing.
     pub fn wait(self: &Arc<Self>, job: Serial, seat: Seat) -> Wait {
-        let (sender, ended) = oneshot::channel();
+        let (sender, arrival) = oneshot::channel();
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         self.waits().entry(job).or_default().push((number, sender));
         Wait {
             waiters: self.clone(),
             job,
             number,
-            ended,
+            arrival,
             _seat: seat,
         }
     }
 
-    /// Tells everybody who waits for a job that it has ended.
-    pub fn ended(&self, job: Serial) {
+    /// Tells everybody who waits for a job.
+    pub fn arrived(&self, job: Serial, arrival: &Arrival) {
         let waits = self.waits().remove(&job);
         for (_, sender) in waits.into_iter().flatten() {
             // A client that has gone needs no answer.
-            let _ = sender.send(());
+            let _ = sender.send(arrival.clone());
         }
     }
 
@@ -107,9 +120,9 @@ impl Wait {
         self.job
     }
 
-    /// Waits until the job has ended, at most until `deadline`; says whether it has.
-    pub async fn until(&mut self, deadline: Instant) -> bool {
-        matches!(tokio::time::timeout_at(deadline, &mut self.ended).await, Ok(Ok(())))
+    /// Waits until the job has ended, at most until `deadline` (`None`).
+    pub async fn until(&mut self, deadline: Instant) -> Option<Arrival> {
+        tokio::time::timeout_at(deadline, &mut self.arrival).await.ok()?.ok()
     }
 }
 
@@ -127,8 +140,6 @@ impl Drop for Wait {
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
-
-    use domain::time::Timestamp;
 
     use super::*;
 
@@ -154,10 +165,14 @@ mod tests {
         let mut one = waiters.wait(serial(1), waiters.seat(&slot()).unwrap());
         let mut two = waiters.wait(serial(1), waiters.seat(&slot()).unwrap());
         let mut other = waiters.wait(serial(2), waiters.seat(&slot()).unwrap());
-        waiters.ended(serial(1));
-        assert!(one.until(soon()).await);
-        assert!(two.until(soon()).await);
-        assert!(!other.until(soon()).await);
+        let issued = Arrival::Issued {
+            signature: vec![1].into(),
+            at: Timestamp::default(),
+        };
+        waiters.arrived(serial(1), &issued);
+        assert_eq!(one.until(soon()).await, Some(issued.clone()));
+        assert_eq!(two.until(soon()).await, Some(issued));
+        assert_eq!(other.until(soon()).await, None);
         assert_eq!(waiters.jobs(), [serial(2)]);
     }
 

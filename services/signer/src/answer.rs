@@ -51,8 +51,9 @@ fn by_waiter(ended: impl Iterator<Item = Ended>) -> BTreeMap<Incarnation, Vec<An
     let mut answers: BTreeMap<Incarnation, Vec<Answer>> = BTreeMap::new();
     for Ended { job, outcome, waiters } in ended {
         let outcome = match outcome {
-            Outcome::Issued { signature, .. } => AnswerOutcome::Issued {
+            Outcome::Issued { signature, at } => AnswerOutcome::Issued {
                 signature: signature.into(),
+                at,
             },
             Outcome::Refused { id, detail, .. } => AnswerOutcome::Refused { id, detail },
             Outcome::Expired { .. } => AnswerOutcome::Expired,

@@ -169,7 +169,10 @@ impl Recorder {
                 } else {
                     self.resigned(finish).await;
                 }
-                self.answer(ended);
+                // An answer says that there is a certificate; that it is revoked already, the ledger tells.
+                if !revoked {
+                    self.answer(ended);
+                }
                 Settled::Told(Recorded::Done)
             }
             Finished::IssuerOff => Settled::Told(Recorded::IssuerOff),

@@ -37,6 +37,8 @@ pub enum AnswerOutcome {
     Issued {
         /// The signature value.
         signature: Blob,
+        /// When it was issued.
+        at: Timestamp,
     },
     /// It was refused.
     Refused {
@@ -105,6 +107,7 @@ mod tests {
         let outcomes = [
             AnswerOutcome::Issued {
                 signature: vec![7; 256].into(),
+                at: NOW,
             },
             AnswerOutcome::Refused {
                 id: "weak_key".into(),

@@ -13,11 +13,7 @@ use wire::{
 };
 
 use super::{Admitted, prepare::Prepared, publish::Publisher, refusal::Refusal, slot, stage::Stage};
-use crate::{
-    metrics::Metrics,
-    readiness::Troubles,
-    waiting::{Seat, Waiters},
-};
+use crate::{issuers::Issuers, metrics::Metrics, readiness::Troubles, waiting::Waiters};
 
 /// How many batches may be with the store at a time. More would share its commits without filling them.
 const IN_FLIGHT: usize = 4;
@@ -45,6 +41,8 @@ pub struct Acceptor {
     pub follower: Arc<Follower>,
     /// What is counted.
     pub metrics: Arc<Metrics>,
+    /// What each issuer demands.
+    pub issuers: Arc<Issuers>,
     /// What the store said against lanes.
     pub troubles: Arc<Troubles>,
     /// How many jobs a batch may have.
@@ -78,10 +76,11 @@ impl Acceptor {
             return;
         }
         self.metrics.batch.observe(size(batch.len()));
+        let intents: Vec<_> = batch.iter().map(Prepared::awaited_intent).collect();
         let answers = self.ask(self.attested(&mut batch)).await;
         let mut new: HashMap<Lane, Vec<Serial>> = HashMap::new();
         let mut replies = Vec::with_capacity(batch.len());
-        for (mut job, answer) in batch.into_iter().zip(answers) {
+        for ((mut job, intent), answer) in batch.into_iter().zip(intents).zip(answers) {
             match answer {
                 Ok(accepted) => {
                     self.follower.hear_of(accepted.head);
@@ -89,17 +88,23 @@ impl Acceptor {
                         new.entry(job.job.lane.clone()).or_default().push(accepted.job);
                     }
                     // The wait begins before signers are told, so that no answer comes too early for it.
-                    let admitted = self.admitted(accepted, job.seat.take());
+                    let admitted = Admitted {
+                        job: accepted.job,
+                        wait: job.seat.take().map(|seat| self.waiters.wait(accepted.job, seat)),
+                        intent: intent.filter(|_| accepted.how == How::New),
+                    };
                     replies.push((job.reply, Ok(admitted)));
                 }
-                Err(AcceptError::SerialTaken) if job.attempts < ATTEMPTS => match job.renumber(self.clock.now()) {
-                    Ok(()) => {
-                        if let Err(refused) = prepared.push(&slot(&job.terms), job) {
-                            replies.push((refused.item.reply, Err(Refusal::Full(refused.full))));
+                Err(AcceptError::SerialTaken) if job.attempts < ATTEMPTS => {
+                    match job.renumber(&self.issuers, self.clock.now()) {
+                        Ok(()) => {
+                            if let Err(refused) = prepared.push(&slot(&job.terms), job) {
+                                replies.push((refused.item.reply, Err(Refusal::Full(refused.full))));
+                            }
                         }
+                        Err(refusal) => replies.push((job.reply, Err(refusal))),
                     }
-                    Err(refusal) => replies.push((job.reply, Err(refusal))),
-                },
+                }
                 Err(error) => {
                     if matches!(
                         error,
@@ -148,14 +153,6 @@ impl Acceptor {
             .chain(silent)
             .take(count)
             .collect()
-    }
-
-    fn admitted(&self, accepted: Accepted, seat: Option<Seat>) -> Admitted {
-        Admitted {
-            job: accepted.job,
-            wait: seat.map(|seat| self.waiters.wait(accepted.job, seat)),
-            look_at_once: accepted.how != How::New,
-        }
     }
 }
 

@@ -15,7 +15,7 @@ use domain::{
     bytes::Digest,
     fair::{Limits, Slot},
     id::Serial,
-    issuer::Standing,
+    issuer::{Issuer, Standing},
     registry::Terms,
     request::{Content, Request},
     time::Clock,
@@ -89,8 +89,17 @@ pub struct Admitted {
     pub job: Serial,
     /// The wait for it, where the client waits and had a seat.
     pub wait: Option<Wait>,
-    /// Whether the job may have ended before the wait began.
-    pub look_at_once: bool,
+    /// What was accepted for a new job that is waited for; `None` for one that was there, which may have ended before the wait began.
+    pub intent: Option<Intent>,
+}
+
+/// What is to be signed, and by whom.
+#[derive(Debug)]
+pub struct Intent {
+    /// The to-be-signed bytes.
+    pub tbs: Vec<u8>,
+    /// The issuer.
+    pub issuer: Arc<Issuer>,
 }
 
 /// The front door: two fair stages, workers that verify, and a loop that accepts.

@@ -19,12 +19,12 @@ use domain::{
     statement::{STATEMENT_VERSION, Statement},
     time::{Clock, Timestamp},
 };
-use pki::csr::RequestedKey;
+use pki::{csr::RequestedKey, lint::LintContext};
 use runtime::{config::Lanes, follow::Applied};
 use store::{Idempotency, Limits, NewJob};
 
-use super::{Order, Reply, Wanted, refusal::Refusal, slot, stage::Stage};
-use crate::waiting::Seat;
+use super::{Intent, Order, Reply, Wanted, refusal::Refusal, slot, stage::Stage};
+use crate::{issuers::Issuers, waiting::Seat};
 
 /// Prepares jobs. Pure work: it waits for nothing but the processor.
 #[derive(Debug)]
@@ -39,6 +39,8 @@ pub struct Preparer {
     pub lanes: Lanes,
     /// How long an idempotency key is remembered.
     pub keep_idempotency: Duration,
+    /// What each issuer demands.
+    pub issuers: Arc<Issuers>,
 }
 
 /// A job that is ready to be accepted.
@@ -122,7 +124,8 @@ impl Preparer {
             keep: self.keep_idempotency,
         });
         let serial = new_serial(now);
-        let (tbs, statement) = intend(&content, terms, serial, repeat, now)?;
+        let lint = &self.issuers.get(&terms.issuer).lint;
+        let (tbs, statement) = intend(&content, terms, lint, serial, repeat, now)?;
         let job = NewJob {
             job: serial,
             lane: slot(terms).lane(),
@@ -177,10 +180,19 @@ impl Preparer {
 }
 
 impl Prepared {
+    /// What is to be signed, kept for a client that waits.
+    pub fn awaited_intent(&self) -> Option<Intent> {
+        self.seat.as_ref().map(|_| Intent {
+            tbs: self.job.tbs.clone(),
+            issuer: self.terms.issuer.clone(),
+        })
+    }
+
     /// The same job under another serial: the one it had is taken.
-    pub fn renumber(&mut self, now: Timestamp) -> Result<(), Refusal> {
+    pub fn renumber(&mut self, issuers: &Issuers, now: Timestamp) -> Result<(), Refusal> {
         let serial = new_serial(now);
-        let (tbs, statement) = intend(&self.content, &self.terms, serial, self.job.repeat, now)?;
+        let lint = &issuers.get(&self.terms.issuer).lint;
+        let (tbs, statement) = intend(&self.content, &self.terms, lint, serial, self.job.repeat, now)?;
         self.job.job = serial;
         self.job.sign_by = statement.sign_by;
         self.job.intent = statement.intent;
@@ -199,12 +211,13 @@ fn new_serial(now: Timestamp) -> Serial {
 fn intend(
     content: &Content,
     terms: &Terms,
+    lint: &LintContext,
     serial: Serial,
     repeat: Digest,
     now: Timestamp,
 ) -> Result<(Vec<u8>, Statement), Refusal> {
     let tbs = pki::certificate::prepare(content, &terms.issuer, serial).map_err(Refusal::Encoding)?;
-    let findings = pki::lint::lint_tbs(&tbs, &terms.issuer, &terms.profile);
+    let findings = lint.lint_tbs(&tbs, &terms.profile);
     if !findings.is_empty() {
         return Err(Refusal::Lint(findings));
     }

@@ -8,19 +8,19 @@ use domain::id::AccountId;
 use http::{HeaderMap, HeaderValue, StatusCode, header::LOCATION};
 use tokio::time::Instant;
 use wire::{
-    hvca::{CertificateDocument, CertificateRequest},
+    hvca::{CertificateDocument, CertificateRequest, CertificateStatus},
     problem::{Problem, ProblemId},
 };
 
-use super::show::{View, find, view};
+use super::show::{View, document, find, view};
 use crate::{
     App,
-    admission::{Admitted, Wanted, slot},
+    admission::{Admitted, Intent, Wanted, slot},
     authenticate::Caller,
     body::Json,
     error::{ApiError, PREFERENCE_APPLIED},
     preference,
-    waiting::Wait,
+    waiting::{Arrival, Wait},
 };
 
 /// Requests a certificate.
@@ -84,14 +84,14 @@ pub async fn deliver(app: &App, caller: Caller, headers: &HeaderMap, wanted: Wan
     let Admitted {
         job,
         wait: waiting,
-        look_at_once,
+        intent,
     } = admitted?;
     // Who only waits is in nobody's way.
     drop(place);
 
     let mut response = StatusCode::CREATED.into_response();
     if let (Some(waiting), Some(wait)) = (waiting, wait)
-        && let Some(document) = arrival(app, &account, waiting, started + wait, look_at_once).await
+        && let Some(document) = arrival(app, &account, waiting, started + wait, intent).await
     {
         response = (StatusCode::CREATED, axum::Json(document)).into_response();
         if let Ok(applied) = HeaderValue::from_str(&format!("wait={}", wait.as_secs())) {
@@ -110,22 +110,30 @@ async fn arrival(
     account: &AccountId,
     mut waiting: Wait,
     deadline: Instant,
-    look_at_once: bool,
+    intent: Option<Intent>,
 ) -> Option<CertificateDocument> {
     let job = waiting.job();
-    if look_at_once && let Ok(View::Certificate(document)) = view(app, &find(app, account, job).await.ok()?).await {
+    if intent.is_none()
+        && let Ok(View::Certificate(document)) = view(app, &find(app, account, job).await.ok()?).await
+    {
         return Some(document);
     }
-    let ended = tokio::select! {
-        ended = waiting.until(deadline) => ended,
-        () = app.stopping.cancelled() => false,
+    let arrival = tokio::select! {
+        arrival = waiting.until(deadline) => arrival,
+        () = app.stopping.cancelled() => None,
     };
     drop(waiting);
+    // What a signer answers is verified over the bytes that were accepted here; if that fails, the ledger knows better.
+    if let (Some(Arrival::Issued { signature, at }), Some(Intent { tbs, issuer })) = (&arrival, &intent)
+        && let Ok(certificate) = app.certificates.assemble(job, tbs, signature, issuer)
+    {
+        return Some(document(&certificate, CertificateStatus::Issued, *at));
+    }
     let found = find(app, account, job).await.ok()?;
     match view(app, &found).await {
         Ok(View::Certificate(document)) => Some(document),
         Ok(View::InProgress) => {
-            if !ended && found.sign_by <= app.now() {
+            if arrival.is_none() && found.sign_by <= app.now() {
                 // Nobody else waits for what cannot be signed in time any more: the ledger need not wait for the sweep.
                 let _ = app.tell(app.store.withdraw(&app.incarnation, &[job])).await;
             }

@@ -4,7 +4,10 @@ use axum::{
     extract::{Path, State},
     response::{IntoResponse, Response},
 };
-use domain::id::{AccountId, InvalidSerial, Serial};
+use domain::{
+    id::{AccountId, InvalidSerial, Serial},
+    time::Timestamp,
+};
 use http::{StatusCode, header::RETRY_AFTER};
 use store::{Job, JobEvent, Outcome};
 use wire::{
@@ -59,11 +62,16 @@ pub async fn view(app: &App, job: &Job) -> Result<View, ApiError> {
         Some(revocation) => (CertificateStatus::Revoked, revocation.decided_at),
         None => (CertificateStatus::Issued, *at),
     };
-    Ok(View::Certificate(CertificateDocument {
-        certificate: pki::pem::encode("CERTIFICATE", &certificate),
+    Ok(View::Certificate(document(&certificate, status, updated_at)))
+}
+
+/// The document of a certificate in DER.
+pub fn document(certificate: &[u8], status: CertificateStatus, updated_at: Timestamp) -> CertificateDocument {
+    CertificateDocument {
+        certificate: pki::pem::encode("CERTIFICATE", certificate),
         status,
         updated_at: updated_at.as_secs(),
-    }))
+    }
 }
 
 /// DER of an issued job's certificate, verified.
@@ -72,7 +80,7 @@ pub async fn certificate(app: &App, job: &Job, outcome: &Outcome) -> Result<Vec<
         return Err(ApiError::no_certificate());
     };
     let assembled = match app.applied.load().snapshot.issuers.get(&job.lane.issuer) {
-        Some(issuer) => app.certificates.assemble(job, signature, issuer),
+        Some(issuer) => app.certificates.assemble(job.job, &job.tbs, signature, issuer),
         None => Err(crate::certificate::Altered::Issuer(job.lane.issuer.clone())),
     };
     match assembled {
