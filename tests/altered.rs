@@ -60,6 +60,7 @@ const OPEN_JOB: &[(&str, &str, &str, Expect)] = &[
     ("open", "waiters", "'nobody#00000000000000ff'", AsAsked),
     ("open", "repeat", "randomblob(32)", AsAsked),
     ("open", "unique_key", "randomblob(32)", AsAsked),
+    ("open", "join_within", "join_within + 1000", AsAsked),
 ];
 
 /// The same for a certificate that is there already: what is read back is what was signed, or nothing.
