@@ -17,7 +17,7 @@ const JOBS: usize = 10_000;
 const KILLS: usize = 20;
 const CLIENTS: usize = 24;
 /// How long a job may take after the last kill: a begun job that its signer has lost is taken over after three operation limits.
-const PATIENCE: Duration = Duration::from_mins(1);
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// What one client saw of its jobs.
 #[derive(Default)]
