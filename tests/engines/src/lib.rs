@@ -1,0 +1,2 @@
+//! The real engines for tests and load: private RabbitMQ nodes and PostgreSQL servers in temporary directories on loopback, and a TCP
+//! proxy that cuts and delays links. Knows nothing of Bulkhead.
