@@ -45,8 +45,8 @@ impl Listener {
         loop {
             match self.broker.answers(&self.incarnation, self.inbox).await {
                 Ok(mut inbox) => {
-                    while let Some(sealed) = inbox.next().await {
-                        self.hear(&sealed);
+                    while let Some(answer) = inbox.next().await {
+                        self.hear(&answer.body);
                     }
                 }
                 Err(error) => tracing::debug!(%error, "no inbox for answers; the ledger is read instead"),

@@ -34,7 +34,7 @@ pub async fn run(broker: Arc<dyn Broker>, key: Arc<NodeKey>, metrics: Metrics, m
                 }
                 let (broker, to, dropped) = (broker.clone(), to.clone(), metrics.answers_dropped.clone());
                 sending.spawn(async move {
-                    let sent = timeout(ANSWER_TIMEOUT, broker.answer(&to, sealed)).await;
+                    let sent = timeout(ANSWER_TIMEOUT, broker.answer(&to, sealed, None)).await;
                     if !matches!(sent, Ok(Ok(()))) {
                         dropped.inc();
                         tracing::debug!(frontend = %to, "not answered; it reads the ledger");

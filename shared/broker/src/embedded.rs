@@ -18,7 +18,7 @@ use domain::{
 use tokio::sync::Notify;
 
 use self::lanes::{DeskId, Lanes};
-use crate::{Answers, Broker, BrokerError, Inbox, Incoming};
+use crate::{Answers, Broker, BrokerError, Inbox, Incoming, SealedAnswer, bounded_trace};
 
 /// How much the broker holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -94,7 +94,7 @@ struct AnswerDesks {
 struct AnswerDesk {
     id: u64,
     limit: usize,
-    waiting: VecDeque<Bytes>,
+    waiting: VecDeque<SealedAnswer>,
     news: Arc<Notify>,
 }
 
@@ -150,8 +150,8 @@ impl Broker for Embedded {
         lock(&self.shared.lanes).carrier(lane)
     }
 
-    async fn publish(&self, lane: &Lane, envelope: Bytes, jobs: usize) -> Result<(), BrokerError> {
-        lock(&self.shared.lanes).publish(lane, envelope, jobs)
+    async fn publish(&self, lane: &Lane, envelope: Bytes, jobs: usize, trace: Option<&str>) -> Result<(), BrokerError> {
+        lock(&self.shared.lanes).publish(lane, envelope, jobs, bounded_trace(trace))
     }
 
     async fn serve(&self, _: &Incarnation, lanes: &[Lane], prefetch: usize) -> Result<Box<dyn Inbox>, BrokerError> {
@@ -185,13 +185,16 @@ impl Broker for Embedded {
         }))
     }
 
-    async fn answer(&self, frontend: &Incarnation, answer: Bytes) -> Result<(), BrokerError> {
+    async fn answer(&self, frontend: &Incarnation, answer: Bytes, trace: Option<&str>) -> Result<(), BrokerError> {
         let mut desks = lock(&self.shared.desks);
         let Some(desk) = desks.by_frontend.get_mut(frontend) else {
             return Err(BrokerError::Unanswerable(frontend.clone()));
         };
         if desk.waiting.len() < desk.limit {
-            desk.waiting.push_back(answer);
+            desk.waiting.push_back(SealedAnswer {
+                body: answer,
+                trace: bounded_trace(trace).map(Arc::from),
+            });
             desk.news.notify_one();
         } else {
             desks.dropped += 1;
@@ -295,7 +298,7 @@ struct EmbeddedAnswers {
 
 #[async_trait]
 impl Answers for EmbeddedAnswers {
-    async fn next(&mut self) -> Option<Bytes> {
+    async fn next(&mut self) -> Option<SealedAnswer> {
         loop {
             {
                 let mut desks = lock(&self.shared.desks);

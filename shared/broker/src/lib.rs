@@ -6,6 +6,12 @@
 pub mod embedded;
 pub mod suite;
 
+mod own_lanes;
+
+pub use self::own_lanes::OwnLanes;
+
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use bytes::Bytes;
 use domain::{
@@ -33,13 +39,17 @@ pub enum BrokerError {
 /// The broker.
 #[async_trait]
 pub trait Broker: Send + Sync + std::fmt::Debug {
-    /// How this lane's jobs travel. The first lanes that anybody names get queues of their own; the answer never changes afterwards.
+    /// How this lane's jobs travel now. At most so many lanes as an adapter is given have queues of their own; which, is settled outside
+    /// ([`OwnLanes`]) or, within one process, by who is named first. Two processes may think differently for a moment: signers then claim
+    /// from the ledger what neither queue nor wake-up brings.
     fn carrier(&self, lane: &Lane) -> Carrier;
 
     /// Publishes a sealed envelope (`wire::envelope`) that carries `jobs` jobs of `lane`: to the lane's queue, which keeps it until
     /// somebody serves the lane ([`BrokerError::Full`] past its limit), or, when its carrier is the ledger, as a wake-up without a body
     /// to every signer that serves the lane now ([`BrokerError::Unserved`] if none does).
-    async fn publish(&self, lane: &Lane, envelope: Bytes, jobs: usize) -> Result<(), BrokerError>;
+    ///
+    /// `trace` travels beside the envelope: W3C trace context, which nobody believes. Past [`MAX_TRACE_BYTES`] it is left out.
+    async fn publish(&self, lane: &Lane, envelope: Bytes, jobs: usize, trace: Option<&str>) -> Result<(), BrokerError>;
 
     /// Opens a signer's inbox for these lanes. At most `prefetch` jobs of each lane are out and not settled at a time; an envelope with
     /// more jobs than that comes alone. Signers that serve the same lane are delivered to in turn.
@@ -50,8 +60,8 @@ pub trait Broker: Send + Sync + std::fmt::Debug {
     /// ledger has it.
     async fn answers(&self, frontend: &Incarnation, limit: usize) -> Result<Box<dyn Answers>, BrokerError>;
 
-    /// Sends a sealed answer to a front end.
-    async fn answer(&self, frontend: &Incarnation, answer: Bytes) -> Result<(), BrokerError>;
+    /// Sends a sealed answer to a front end, with trace context as in [`Broker::publish`].
+    async fn answer(&self, frontend: &Incarnation, answer: Bytes, trace: Option<&str>) -> Result<(), BrokerError>;
 
     /// Sets aside what cannot be verified or parsed.
     async fn quarantine(&self, lane: &Lane, body: Bytes, reason: &str) -> Result<(), BrokerError>;
@@ -80,6 +90,25 @@ pub struct Delivery {
     pub body: Bytes,
     /// Whether it was out before.
     pub redelivered: bool,
+    /// Trace context, as it was published; anybody on the broker could have written it.
+    pub trace: Option<Arc<str>>,
+}
+
+/// An answer as a front end receives it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SealedAnswer {
+    /// The sealed answer.
+    pub body: Bytes,
+    /// Trace context, as it was sent; anybody on the broker could have written it.
+    pub trace: Option<Arc<str>>,
+}
+
+/// Longest trace context that travels, in bytes.
+pub const MAX_TRACE_BYTES: usize = 4096;
+
+/// Trace context that may travel.
+fn bounded_trace(trace: Option<&str>) -> Option<&str> {
+    trace.filter(|trace| trace.len() <= MAX_TRACE_BYTES)
 }
 
 /// A signer's inbox. Dropping it gives everything back that is not settled.
@@ -111,5 +140,5 @@ pub trait Inbox: Send + std::fmt::Debug {
 #[async_trait]
 pub trait Answers: Send + std::fmt::Debug {
     /// The next sealed answer. `None` when the broker has closed the inbox. Cancel safe.
-    async fn next(&mut self) -> Option<Bytes>;
+    async fn next(&mut self) -> Option<SealedAnswer>;
 }

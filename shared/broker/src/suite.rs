@@ -38,7 +38,7 @@ pub struct Subject {
 pub type Contract = fn(Subject) -> Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// Every check, with its name.
-pub const CONTRACT: [(&str, Contract); 21] = [
+pub const CONTRACT: [(&str, Contract); 23] = [
     ("what is published is delivered as it is, once", |s| {
         Box::pin(delivery::once(s))
     }),
@@ -74,6 +74,9 @@ pub const CONTRACT: [(&str, Contract); 21] = [
     ("a full, paused or held lane delays no other", |s| {
         Box::pin(delivery::isolated(s))
     }),
+    ("trace context travels beside the envelope, also a second time", |s| {
+        Box::pin(delivery::traced(s))
+    }),
     ("a lane of the ledger is woken, not loaded", |s| {
         Box::pin(signalling::wakes_up(s))
     }),
@@ -83,6 +86,9 @@ pub const CONTRACT: [(&str, Contract); 21] = [
     }),
     ("answers reach the right run of the right front end", |s| {
         Box::pin(signalling::answers(s))
+    }),
+    ("trace context travels beside the answer", |s| {
+        Box::pin(signalling::traced(s))
     }),
     ("answers over the limit are dropped", |s| {
         Box::pin(signalling::too_many_answers(s))
@@ -115,7 +121,7 @@ fn body(lane: &Lane, number: usize) -> Bytes {
 impl Subject {
     async fn publish(&self, lane: &Lane, numbers: impl IntoIterator<Item = usize>, jobs: usize) {
         for number in numbers {
-            let published = self.broker.publish(lane, body(lane, number), jobs).await;
+            let published = self.broker.publish(lane, body(lane, number), jobs, None).await;
             assert_eq!(published, Ok(()), "publish {number} to {lane}");
         }
     }

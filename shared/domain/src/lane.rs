@@ -1,6 +1,6 @@
 //! Classes and lanes: what is kept apart from what.
 
-use std::{fmt, str::FromStr};
+use std::{collections::BTreeSet, fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
@@ -105,6 +105,15 @@ pub enum Carrier {
     Ledger,
 }
 
+/// Which lanes get queues of their own on a broker: at most `limit`, the most urgent classes first and within a class those that stand
+/// first in `lanes`, so everybody who knows the same registry settles the same.
+pub fn own_lanes(lanes: impl IntoIterator<Item = Lane>, limit: usize) -> BTreeSet<Lane> {
+    let mut lanes: Vec<Lane> = lanes.into_iter().collect();
+    lanes.sort_by_key(|lane| lane.class);
+    lanes.truncate(limit);
+    lanes.into_iter().collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -118,5 +127,18 @@ mod tests {
         assert_eq!(lane.to_string().parse::<Lane>(), Ok(lane));
         assert!("no-dot".parse::<Lane>().is_err());
         assert!("a.urgent".parse::<Lane>().is_err());
+    }
+
+    #[test]
+    fn the_urgent_and_then_the_first_get_queues_of_their_own() {
+        let lanes = ["z.bulk", "z.interactive", "a.renewal", "a.interactive", "m.interactive"];
+        let own = |limit| {
+            let own = own_lanes(lanes.map(|lane| lane.parse().unwrap()), limit);
+            own.iter().map(ToString::to_string).collect::<Vec<_>>()
+        };
+        assert_eq!(own(0), Vec::<String>::new());
+        assert_eq!(own(2), ["a.interactive", "z.interactive"]);
+        assert_eq!(own(4), ["a.interactive", "a.renewal", "m.interactive", "z.interactive"]);
+        assert_eq!(own(9).len(), lanes.len());
     }
 }

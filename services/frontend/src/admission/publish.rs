@@ -66,7 +66,7 @@ impl Publisher {
     async fn send(&self, lane: &Lane, jobs: Vec<Serial>) {
         let count = jobs.len();
         let envelope = Envelope::new(lane.clone(), jobs, self.clock.now()).to_bytes(&self.node_key);
-        match tokio::time::timeout(self.timeout, self.broker.publish(lane, envelope, count)).await {
+        match tokio::time::timeout(self.timeout, self.broker.publish(lane, envelope, count, None)).await {
             Ok(Ok(())) => {
                 self.metrics.published.inc();
             }
@@ -112,7 +112,7 @@ mod tests {
         fn carrier(&self, _: &Lane) -> Carrier {
             Carrier::Own
         }
-        async fn publish(&self, lane: &Lane, _: Bytes, jobs: usize) -> Result<(), BrokerError> {
+        async fn publish(&self, lane: &Lane, _: Bytes, jobs: usize, _: Option<&str>) -> Result<(), BrokerError> {
             self.0.lock().unwrap().push((lane.clone(), jobs));
             std::future::pending().await
         }
@@ -122,7 +122,7 @@ mod tests {
         async fn answers(&self, _: &Incarnation, _: usize) -> Result<Box<dyn Answers>, BrokerError> {
             Err(BrokerError::Unavailable("silent".into()))
         }
-        async fn answer(&self, _: &Incarnation, _: Bytes) -> Result<(), BrokerError> {
+        async fn answer(&self, _: &Incarnation, _: Bytes, _: Option<&str>) -> Result<(), BrokerError> {
             Ok(())
         }
         async fn quarantine(&self, _: &Lane, _: Bytes, _: &str) -> Result<(), BrokerError> {

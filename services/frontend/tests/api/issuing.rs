@@ -205,10 +205,14 @@ async fn an_answer_that_no_signer_gave_ends_no_wait() {
     let stranger = wire::signed::NodeKey::generate("signer-1".parse().unwrap());
     world
         .broker
-        .answer(&world.frontend, answers.to_bytes(&stranger))
+        .answer(&world.frontend, answers.to_bytes(&stranger), None)
         .await
         .unwrap();
-    world.broker.answer(&world.frontend, vec![0; 100].into()).await.unwrap();
+    world
+        .broker
+        .answer(&world.frontend, vec![0; 100].into(), None)
+        .await
+        .unwrap();
     world
         .until(|world| world.metrics.encode().contains("frontend_answers_refused_total 2"))
         .await;

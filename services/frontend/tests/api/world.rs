@@ -412,7 +412,7 @@ impl World {
         };
         let answers = Answers::new(self.frontend.clone(), vec![Answer { job, outcome }]);
         self.broker
-            .answer(&self.frontend, answers.to_bytes(&self.signer_key))
+            .answer(&self.frontend, answers.to_bytes(&self.signer_key), None)
             .await
             .unwrap();
     }
@@ -506,7 +506,7 @@ impl Hand {
             };
             let answers = Answers::new(waiter.clone(), vec![Answer { job, outcome }]);
             // Where nobody listens, the ledger has it.
-            let _ = self.broker.answer(&waiter, answers.to_bytes(&self.key)).await;
+            let _ = self.broker.answer(&waiter, answers.to_bytes(&self.key), None).await;
         }
         true
     }

@@ -366,7 +366,10 @@ impl Bench {
         for jobs in jobs.chunks(4) {
             let envelope = Envelope::new(lane(name), jobs.to_vec(), SystemClock.now());
             let sealed = envelope.to_bytes(&self.frontend);
-            self.broker.publish(&lane(name), sealed, jobs.len()).await.unwrap();
+            self.broker
+                .publish(&lane(name), sealed, jobs.len(), None)
+                .await
+                .unwrap();
         }
     }
 
@@ -479,7 +482,9 @@ impl Bench {
         let sealed = tokio::time::timeout(Duration::from_secs(10), self.answers.next()).await;
         let sealed = sealed.expect("no answer").expect("the inbox is closed");
         let applied = self.follower.applied().load_full();
-        Answers::open(&sealed, &applied.directory, SystemClock.now()).unwrap().1
+        Answers::open(&sealed.body, &applied.directory, SystemClock.now())
+            .unwrap()
+            .1
     }
 
     /// Another connection to the ledger's file.

@@ -63,7 +63,7 @@ async fn what_cannot_be_believed_or_read_is_set_aside_and_its_jobs_are_claimed_f
         ("noise", Bytes::from_static(b"\x00\xff{}")),
     ];
     for (number, (what, sealed)) in (1..).zip(bad) {
-        bench.broker.publish(&lane("a"), sealed, 1).await.unwrap();
+        bench.broker.publish(&lane("a"), sealed, 1, None).await.unwrap();
         bench
             .until(what, async || bench.broker.quarantined().await.unwrap() == number)
             .await;

@@ -47,6 +47,7 @@ struct Queue {
 #[derive(Debug)]
 struct Held {
     body: Bytes,
+    trace: Option<Arc<str>>,
     jobs: usize,
     redelivered: bool,
 }
@@ -115,6 +116,7 @@ impl Desk {
             tag,
             body: held.body.clone(),
             redelivered: held.redelivered,
+            trace: held.trace.clone(),
         };
         served.out.insert(sequence, (tag, held));
         Some(Incoming::Delivery(delivery))
@@ -177,7 +179,7 @@ impl Lanes {
         }
     }
 
-    pub fn publish(&mut self, lane: &Lane, body: Bytes, jobs: usize) -> Result<(), BrokerError> {
+    pub fn publish(&mut self, lane: &Lane, body: Bytes, jobs: usize, trace: Option<&str>) -> Result<(), BrokerError> {
         self.carrier(lane);
         let Some(queue) = self.queues.get_mut(lane) else {
             return self.wake_up(lane);
@@ -190,6 +192,7 @@ impl Lanes {
         queue.bytes += body.len();
         let held = Held {
             body,
+            trace: trace.map(Arc::from),
             jobs: jobs.max(1),
             redelivered: false,
         };

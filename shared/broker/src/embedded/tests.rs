@@ -74,10 +74,10 @@ async fn a_lane_is_bounded_in_bytes_as_well() {
         ..Limits::default()
     });
     let lane = lane("a");
-    broker.publish(&lane, Bytes::from(vec![0; 60]), 1).await.unwrap();
-    let refused = broker.publish(&lane, Bytes::from(vec![0; 60]), 1).await;
+    broker.publish(&lane, Bytes::from(vec![0; 60]), 1, None).await.unwrap();
+    let refused = broker.publish(&lane, Bytes::from(vec![0; 60]), 1, None).await;
     assert_eq!(refused, Err(BrokerError::Full(lane.clone())));
-    broker.publish(&lane, Bytes::from(vec![0; 40]), 1).await.unwrap();
+    broker.publish(&lane, Bytes::from(vec![0; 40]), 1, None).await.unwrap();
     assert_eq!(broker.counters().envelopes_rejected, 1);
 
     let mut inbox = broker.serve(&node(1), from_ref(&lane), 8).await.unwrap();
@@ -85,7 +85,7 @@ async fn a_lane_is_bounded_in_bytes_as_well() {
         panic!("the first should come")
     };
     inbox.settle(&[delivery.tag]).await.unwrap();
-    broker.publish(&lane, Bytes::from(vec![0; 60]), 1).await.unwrap();
+    broker.publish(&lane, Bytes::from(vec![0; 60]), 1, None).await.unwrap();
 }
 
 #[tokio::test]
@@ -117,14 +117,17 @@ async fn dropped_answers_are_counted_and_a_second_inbox_of_a_name_closes_the_fir
     let broker = Embedded::default();
     let mut first = broker.answers(&node(1), 1).await.unwrap();
     for _ in 0..3 {
-        broker.answer(&node(1), Bytes::from("answer")).await.unwrap();
+        broker.answer(&node(1), Bytes::from("answer"), None).await.unwrap();
     }
     assert_eq!(broker.counters().answers_dropped, 2);
     let mut second = broker.answers(&node(1), 1).await.unwrap();
     assert_eq!(first.next().await, None);
     drop(first);
-    broker.answer(&node(1), Bytes::from("again")).await.unwrap();
-    assert_eq!(second.next().await, Some(Bytes::from("again")));
+    broker.answer(&node(1), Bytes::from("again"), None).await.unwrap();
+    assert_eq!(
+        second.next().await.map(|answer| answer.body),
+        Some(Bytes::from("again"))
+    );
 }
 
 #[tokio::test]
@@ -143,7 +146,7 @@ async fn a_waiting_signer_is_woken_by_a_publication_of_another_task() {
         }
     });
     for _ in 0..100 {
-        broker.publish(&lane, Bytes::from("body"), 1).await.unwrap();
+        broker.publish(&lane, Bytes::from("body"), 1, None).await.unwrap();
         tokio::task::yield_now().await;
     }
     tokio::time::timeout(Duration::from_secs(10), waiting)

@@ -3,6 +3,7 @@
 use std::slice::from_ref;
 
 use super::{Subject, body, delivery, expect, expect_again, incarnation, is_full, lane, settle};
+use crate::MAX_TRACE_BYTES;
 
 pub(super) async fn once(subject: Subject) {
     let lane = lane("a");
@@ -116,7 +117,7 @@ pub(super) async fn full(subject: Subject) {
     let limit = subject.lane_envelopes;
     subject.publish(&lane, 0..limit, 1).await;
     for number in limit..limit + 3 {
-        let refused = subject.broker.publish(&lane, body(&lane, number), 1).await;
+        let refused = subject.broker.publish(&lane, body(&lane, number), 1, None).await;
         assert!(is_full(&refused, &lane), "{refused:?}");
     }
     let mut inbox = subject.serve(from_ref(&lane), 2 * limit).await;
@@ -217,7 +218,7 @@ pub(super) async fn isolated(subject: Subject) {
     assert_eq!(inbox.pause(paused).await, Ok(()));
     for lane in [full, paused, held] {
         subject.publish(lane, 0..limit, 1).await;
-        let refused = subject.broker.publish(lane, body(lane, limit), 1).await;
+        let refused = subject.broker.publish(lane, body(lane, limit), 1, None).await;
         assert!(is_full(&refused, lane), "{refused:?}");
     }
     // Two are out and stay out: the lane has no room.
@@ -227,5 +228,35 @@ pub(super) async fn isolated(subject: Subject) {
         subject.publish(free, [number], 1).await;
         let tags = expect(&mut inbox, free, [number]).await;
         settle(&mut inbox, &tags).await;
+    }
+}
+
+pub(super) async fn traced(subject: Subject) {
+    let lane = lane("a");
+    let trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    let too_long = "x".repeat(MAX_TRACE_BYTES + 1);
+    for (number, trace) in [Some(trace), None, Some(&too_long), Some(&too_long[1..])]
+        .into_iter()
+        .enumerate()
+    {
+        let published = subject.broker.publish(&lane, body(&lane, number), 1, trace).await;
+        assert_eq!(published, Ok(()));
+    }
+    let expected = [Some(trace), None, None, Some(&too_long[1..])];
+    let mut inbox = subject.serve(from_ref(&lane), 64).await;
+    let mut tags = Vec::new();
+    for expected in expected {
+        let delivery = delivery(&mut inbox).await;
+        assert_eq!(delivery.trace.as_deref(), expected);
+        tags.push(delivery.tag);
+    }
+    assert_eq!(inbox.give_back(&tags[..1]).await, Ok(()));
+    assert_eq!(delivery(&mut inbox).await.trace.as_deref(), Some(trace));
+    drop(inbox);
+    let mut inbox = subject.serve(from_ref(&lane), 64).await;
+    for _ in expected {
+        let delivery = delivery(&mut inbox).await;
+        let number = (0..expected.len()).find(|&number| body(&lane, number) == delivery.body);
+        assert_eq!(delivery.trace.as_deref(), expected[number.expect("it was published")]);
     }
 }

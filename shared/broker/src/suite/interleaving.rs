@@ -100,7 +100,7 @@ impl Run {
             Step::Publish { lane } => {
                 let number = self.published[lane % LANES];
                 let to = &self.lanes[lane % LANES];
-                let result = self.subject.broker.publish(to, body(to, number), JOBS).await;
+                let result = self.subject.broker.publish(to, body(to, number), JOBS, None).await;
                 if !is_full(&result, to) {
                     assert_eq!(result, Ok(()));
                     self.published[lane % LANES] += 1;

@@ -6,11 +6,11 @@ use bytes::Bytes;
 use tokio::time::timeout;
 
 use super::{LIMIT, Subject, body, expect, incarnation, lane, message};
-use crate::{Answers, BrokerError, Incoming};
+use crate::{Answers, BrokerError, Incoming, MAX_TRACE_BYTES};
 
 pub(super) async fn wakes_up(subject: Subject) {
     let lane = subject.ledger_lane();
-    let unheard = subject.broker.publish(&lane, body(&lane, 0), 1).await;
+    let unheard = subject.broker.publish(&lane, body(&lane, 0), 1, None).await;
     assert_eq!(unheard, Err(BrokerError::Unserved(lane.clone())));
 
     let mut inboxes = Vec::new();
@@ -30,7 +30,7 @@ pub(super) async fn wakes_up(subject: Subject) {
     assert_eq!(message(&mut inboxes[0]).await, Incoming::WakeUp(lane.clone()));
 
     drop(inboxes);
-    let unheard = subject.broker.publish(&lane, body(&lane, 3), 1).await;
+    let unheard = subject.broker.publish(&lane, body(&lane, 3), 1, None).await;
     assert_eq!(unheard, Err(BrokerError::Unserved(lane)));
 }
 
@@ -60,7 +60,7 @@ pub(super) async fn wakes_after_a_pause(subject: Subject) {
 
 async fn answer(inbox: &mut Box<dyn Answers>) -> Bytes {
     let answer = timeout(LIMIT, inbox.next()).await.expect("an answer should have come");
-    answer.expect("the inbox should be open")
+    answer.expect("the inbox should be open").body
 }
 
 pub(super) async fn answers(subject: Subject) {
@@ -76,9 +76,9 @@ pub(super) async fn answers(subject: Subject) {
         .await
         .expect("a front end may take answers");
     for (to, text) in [(&now, "one"), (&elsewhere, "two"), (&now, "three")] {
-        assert_eq!(broker.answer(to, Bytes::from(text)).await, Ok(()));
+        assert_eq!(broker.answer(to, Bytes::from(text), None).await, Ok(()));
     }
-    let late = broker.answer(&before, Bytes::from("late")).await;
+    let late = broker.answer(&before, Bytes::from("late"), None).await;
     assert_eq!(late, Err(BrokerError::Unanswerable(before)));
     assert_eq!(answer(&mut mine).await, "one");
     assert_eq!(answer(&mut mine).await, "three");
@@ -86,9 +86,9 @@ pub(super) async fn answers(subject: Subject) {
     assert!(timeout(subject.patience, mine.next()).await.is_err());
 
     drop(mine);
-    let late = broker.answer(&now, Bytes::from("late")).await;
+    let late = broker.answer(&now, Bytes::from("late"), None).await;
     assert_eq!(late, Err(BrokerError::Unanswerable(now)));
-    assert_eq!(broker.answer(&elsewhere, Bytes::from("four")).await, Ok(()));
+    assert_eq!(broker.answer(&elsewhere, Bytes::from("four"), None).await, Ok(()));
     assert_eq!(answer(&mut others).await, "four");
 }
 
@@ -100,7 +100,10 @@ pub(super) async fn too_many_answers(subject: Subject) {
         .await
         .expect("a front end may take answers");
     for number in 0..6 {
-        let sent = subject.broker.answer(&front_end, Bytes::from(number.to_string())).await;
+        let sent = subject
+            .broker
+            .answer(&front_end, Bytes::from(number.to_string()), None)
+            .await;
         assert_eq!(sent, Ok(()), "an answer is a hint: nobody is told that it was dropped");
     }
     tokio::time::sleep(subject.patience).await;
@@ -108,7 +111,10 @@ pub(super) async fn too_many_answers(subject: Subject) {
         assert_eq!(answer(&mut inbox).await, number.to_string());
     }
     assert!(timeout(subject.patience, inbox.next()).await.is_err());
-    assert_eq!(subject.broker.answer(&front_end, Bytes::from("after")).await, Ok(()));
+    assert_eq!(
+        subject.broker.answer(&front_end, Bytes::from("after"), None).await,
+        Ok(())
+    );
     assert_eq!(answer(&mut inbox).await, "after");
 }
 
@@ -125,4 +131,21 @@ pub(super) async fn quarantine(subject: Subject) {
     assert_eq!(subject.broker.quarantined().await, Ok(3));
     let mut inbox = subject.serve(&[lane], 64).await;
     subject.quiet(&mut inbox).await;
+}
+
+pub(super) async fn traced(subject: Subject) {
+    let front_end = incarnation("front", 1);
+    let opened = subject.broker.answers(&front_end, 8).await;
+    let mut inbox = opened.expect("a front end may take answers");
+    let too_long = "x".repeat(MAX_TRACE_BYTES + 1);
+    for (trace, expected) in [
+        (Some("00-1-2-01"), Some("00-1-2-01")),
+        (None, None),
+        (Some(&too_long), None),
+    ] {
+        let sent = subject.broker.answer(&front_end, Bytes::from("body"), trace).await;
+        assert_eq!(sent, Ok(()));
+        let answer = timeout(LIMIT, inbox.next()).await.expect("an answer should have come");
+        assert_eq!(answer.expect("the inbox should be open").trace.as_deref(), expected);
+    }
 }
