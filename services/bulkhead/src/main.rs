@@ -3,6 +3,7 @@
 mod cli;
 mod client_key;
 mod command;
+mod compose;
 mod failure;
 mod output;
 mod progress;

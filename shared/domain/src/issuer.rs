@@ -274,6 +274,22 @@ pub struct Node {
     pub revoked: bool,
 }
 
+/// An invitation to enrol one node. Whoever shows its code before it runs out may, once.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Invitation {
+    /// The name that the node will have.
+    pub node: NodeId,
+    /// What it may say then.
+    pub role: Role,
+    /// Names and addresses by which clients will call it.
+    pub names: Vec<String>,
+    /// SHA-256 of the code (`wire::enrol`): the code itself is told once and kept nowhere.
+    pub code: Digest,
+    /// Until when.
+    pub not_after: Timestamp,
+}
+
 /// The public half of a key with which one front end signs bearer tokens.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

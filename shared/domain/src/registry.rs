@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     bytes::Digest,
     id::{AccountId, IssuerId, NodeId, OperatorId, ProfileId},
-    issuer::{Account, Issuer, IssuerState, Node, Operator, Profile, TokenKey},
+    issuer::{Account, Invitation, Issuer, IssuerState, Node, Operator, Profile, TokenKey},
 };
 
 /// One change. A revision carries one or more, applied in order, all or none.
@@ -26,6 +26,13 @@ pub enum Change {
     },
     PutNode {
         node: Node,
+    },
+    PutInvitation {
+        invitation: Invitation,
+    },
+    /// Used, or run out.
+    RemoveInvitation {
+        node: NodeId,
     },
     PutTokenKey {
         key: TokenKey,
@@ -94,6 +101,8 @@ pub struct Snapshot {
     pub api_keys: BTreeMap<String, AccountId>,
     /// Nodes.
     pub nodes: BTreeMap<NodeId, Arc<Node>>,
+    /// Invitations that are open, by the node that is invited.
+    pub invitations: BTreeMap<NodeId, Arc<Invitation>>,
     /// Token keys by `kid`.
     pub token_keys: BTreeMap<String, Arc<TokenKey>>,
     /// Operators.
@@ -139,6 +148,13 @@ impl Snapshot {
             Change::PutAccount { account } => self.put_account(account)?,
             Change::PutNode { node } => {
                 self.nodes.insert(node.id.clone(), Arc::new(node.clone()));
+            }
+            Change::PutInvitation { invitation } => {
+                self.invitations
+                    .insert(invitation.node.clone(), Arc::new(invitation.clone()));
+            }
+            Change::RemoveInvitation { node } => {
+                self.invitations.remove(node);
             }
             Change::PutTokenKey { key } => {
                 self.token_keys.insert(key.id.clone(), Arc::new(key.clone()));

@@ -122,6 +122,11 @@ impl AccessCa {
         self.provide(&format!("client-{name}"), &Purpose::Person(name.into()), now)
     }
 
+    /// Whether the certificate of this operator is here.
+    pub fn has_operator(&self, name: &str) -> bool {
+        self.dir.join(format!("operator-{name}.pem")).exists()
+    }
+
     /// The certificate of an operator.
     pub fn operator(&self, name: &str, now: Timestamp) -> Result<Issued, AccessCaError> {
         check_person(name)?;

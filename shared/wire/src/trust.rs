@@ -222,6 +222,11 @@ impl Directory {
         })
     }
 
+    /// Whether a node of that name is enrolled, revoked or not.
+    fn knows(&self, node: &NodeId) -> bool {
+        self.nodes.contains_key(node)
+    }
+
     /// Nodes of the snapshot that the root did not endorse as they stand: somebody altered them.
     pub fn refused(&self) -> &[NodeId] {
         &self.refused
@@ -395,8 +400,8 @@ pub enum RevisionError {
 
 /// Verifies that a revision continues the chain and that a control node signed it, then reads its changes.
 ///
-/// The directory is that of the state before. The first revision enrols the control node that signs it: it alone is judged by the
-/// endorsements within it, which the installation root has signed.
+/// The directory is that of the state before. A control node that nobody knows yet enrols itself by the first revision that it signs,
+/// the very first one above all: that one is judged by the endorsement within it, which the installation root has signed.
 pub fn verify_revision(
     revision: &Revision,
     head: &ChainHead,
@@ -438,23 +443,18 @@ pub fn verify_revision(
             )
             .map_err(|reason| RevisionError::Distrusted { number, reason })
     };
-    if number == 1 {
-        let changes = read()?;
-        let nodes: Vec<Arc<Node>> = changes
-            .iter()
-            .filter_map(|change| {
-                if let Change::PutNode { node } = change {
-                    Some(Arc::new(node.clone()))
-                } else {
-                    None
-                }
-            })
-            .collect();
-        verify(&directory.with(nodes.iter()))?;
-        return Ok(changes);
+    if directory.knows(&revision.node) {
+        verify(directory)?;
+        return read();
     }
-    verify(directory)?;
-    read()
+    let changes = read()?;
+    let own = changes.iter().filter_map(|change| match change {
+        Change::PutNode { node } if node.id == revision.node => Some(Arc::new(node.clone())),
+        _ => None,
+    });
+    let own: Vec<_> = own.collect();
+    verify(&directory.with(own.iter()))?;
+    Ok(changes)
 }
 
 #[cfg(test)]

@@ -2,11 +2,12 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueEnum};
 use domain::{
     id::{AccountId, IssuerId, Serial},
     job::State,
 };
+use runtime::config::NodeRole;
 
 /// `bulkhead config`.
 #[derive(Debug, Subcommand)]
@@ -16,8 +17,37 @@ pub enum ConfigCommand {
         /// The file
         file: PathBuf,
     },
-    /// Print a configuration with every setting, its default and what it does
-    Sample,
+    /// Print a configuration to begin with: every setting, its default and what it does; or what one process must be told
+    Sample {
+        /// For which process: all, frontend, signer or control
+        #[arg(long, value_enum, default_value_t, value_name = "ROLE", hide_possible_values = true)]
+        role: SampleRole,
+    },
+}
+
+/// For which process a configuration is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub enum SampleRole {
+    /// Everything in one process
+    #[default]
+    All,
+    /// A front end
+    Frontend,
+    /// A signer
+    Signer,
+    /// Control
+    Control,
+}
+
+impl From<SampleRole> for NodeRole {
+    fn from(role: SampleRole) -> Self {
+        match role {
+            SampleRole::All => Self::All,
+            SampleRole::Frontend => Self::Frontend,
+            SampleRole::Signer => Self::Signer,
+            SampleRole::Control => Self::Control,
+        }
+    }
 }
 
 /// `bulkhead job`.

@@ -18,7 +18,11 @@ struct Checked<'a> {
 
 pub(super) fn run(output: Output, command: ConfigCommand) -> Outcome {
     match command {
-        ConfigCommand::Sample => output.print(&Config::default(), || sample().to_owned()),
+        ConfigCommand::Sample { role } => {
+            let text = sample(role.into());
+            let config = Config::parse(Path::new("sample"), text).map_err(Failure::failed)?;
+            output.print(&config, || text.to_owned())
+        }
         ConfigCommand::Check { file } => {
             let config = Config::load(&file).map_err(Failure::usage)?;
             let checked = Checked { file: &file, config };

@@ -1,7 +1,7 @@
 //! Where everything listens, and what it is called from outside.
 
 use std::{
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener},
+    net::{SocketAddr, TcpListener},
     path::Path,
 };
 
@@ -9,6 +9,7 @@ use runtime::{config::Config, ports::Ports};
 
 use crate::{
     cli::Up,
+    compose::{Host, Urls},
     failure::{Failure, Outcome},
 };
 
@@ -29,8 +30,8 @@ pub(super) struct Bound {
     pub(super) admin: TcpListener,
     pub(super) metrics: TcpListener,
     pub(super) status: Option<TcpListener>,
-    /// The host in URLs of ours.
-    pub(super) host: String,
+    /// What clients call this host.
+    pub(super) host: Host,
 }
 
 /// The configuration with what the command line says on top of it.
@@ -83,61 +84,27 @@ impl Addresses {
             admin: bind("admin", self.admin)?,
             metrics: bind("metrics", self.metrics)?,
             status: self.status.map(|address| bind("status", address)).transpose()?,
-            host: host(config),
+            host: Host::of(&config.place.names, self.hvca.ip()),
         })
     }
 }
 
 impl Bound {
-    /// Base of a URL to one of the listeners.
-    pub(super) fn url(&self, scheme: &str, listener: &TcpListener) -> Outcome<String> {
-        let address = listener.local_addr().map_err(Failure::failed)?;
-        // The name is the certificate API's; the others may listen elsewhere.
-        let own = self.hvca.local_addr().map_err(Failure::failed)?.ip();
-        let host = if address.ip() == own {
-            self.host.clone()
-        } else {
-            literal(reachable(address.ip()))
-        };
-        Ok(format!("{scheme}://{host}:{}", address.port()))
-    }
-
     /// Base of the URLs in certificates of new issuers.
     pub(super) fn public_url(&self, config: &Config) -> Outcome<String> {
         match &self.status {
-            Some(listener) => self.url("http", listener),
+            Some(listener) => self.host.url("http", listener),
             None => Ok(config.place.public_url.clone()),
         }
     }
-}
 
-/// What clients call this host.
-fn host(config: &Config) -> String {
-    let place = &config.place;
-    place
-        .names
-        .first()
-        .map_or_else(|| literal(reachable(place.listen.ip())), |name| literal_or_name(name))
-}
-
-fn literal_or_name(name: &str) -> String {
-    name.parse().map_or_else(|_| name.to_owned(), literal)
-}
-
-/// An address as it stands in a URL (RFC 3986, section 3.2.2).
-fn literal(address: IpAddr) -> String {
-    match address {
-        IpAddr::V4(address) => address.to_string(),
-        IpAddr::V6(address) => format!("[{address}]"),
-    }
-}
-
-/// "Every address of this host" is none that a client can connect to; its own is.
-fn reachable(address: IpAddr) -> IpAddr {
-    match address {
-        IpAddr::V4(any) if any.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
-        IpAddr::V6(any) if any.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
-        address => address,
+    /// Where everything is, for the context file.
+    pub(super) fn urls(&self) -> Outcome<Urls> {
+        Ok(Urls {
+            api: Some(self.host.url("https", &self.hvca)?),
+            admin: self.host.url("https", &self.admin)?,
+            metrics: self.host.url("http", &self.metrics)?,
+        })
     }
 }
 
@@ -203,12 +170,5 @@ mod tests {
         let public_url = Some("ftp://x/".to_owned());
         let failure = configure(&Up { public_url, ..up() }).unwrap_err().to_string();
         assert!(failure.contains("place.public_url"), "{failure}");
-    }
-
-    #[test]
-    fn addresses_are_written_as_urls_want_them() {
-        assert_eq!(literal(reachable("::".parse().unwrap())), "[::1]");
-        assert_eq!(literal(reachable("0.0.0.0".parse().unwrap())), "127.0.0.1");
-        assert_eq!(literal_or_name("pki.example.com"), "pki.example.com");
     }
 }

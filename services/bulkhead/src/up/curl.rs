@@ -8,8 +8,10 @@ use runtime::{
     files::write_private,
 };
 
-use super::installation::absolute;
-use crate::failure::{Failure, Outcome};
+use crate::{
+    compose::absolute,
+    failure::{Failure, Outcome},
+};
 
 /// Files that keep the commands short and the secret off the command line.
 #[derive(Debug)]

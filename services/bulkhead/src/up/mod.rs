@@ -2,26 +2,17 @@
 
 mod addresses;
 mod announce;
-mod context;
 mod curl;
-mod handles;
 mod installation;
-mod renewal;
 mod self_check;
-mod services;
 
-use std::{io, path::Path, sync::Arc};
+use std::{io, path::Path};
 
-use runtime::{
-    config::Config,
-    context_file::ContextFile,
-    data_dir::DataDir,
-    shutdown::{Shutdown, Stopped},
-    telemetry,
-};
+use runtime::{config::Config, context_file::ContextFile, data_dir::DataDir, shutdown::Shutdown, telemetry};
 
 use crate::{
     cli::{Output, Up},
+    compose::{Process, absolute, finish},
     failure::{Failure, Outcome},
 };
 use addresses::Addresses;
@@ -60,21 +51,23 @@ async fn start(
     shutdown: &Shutdown,
 ) -> Outcome {
     let bound = addresses.bind(data.path(), &config)?;
-    let installation = Arc::new(Installation::open(Arc::new(config), data, &bound, shutdown).await?);
-    let path = data.file("context.json");
-    let context = installation.context(&bound, &path).await?;
+    let installation = Installation::open(&Process::new(config, shutdown), data, &bound).await?;
+    let (control, path) = (&installation.control, data.file("context.json"));
+    let context = control
+        .context_file(bound.urls()?, &path, Some(installation.token()))
+        .await?;
     // The secrets of a new installation are in here and nowhere else: a start that is killed from now on finds them again.
     context.write(&path).map_err(Failure::failed)?;
-    services::start(&installation, bound, shutdown)?;
+    installation.start(bound)?;
     let checked = self_check::run(&installation, &context).await;
     let commands = commands(&installation, data, &context).await?;
     let ready = Ready {
-        data: installation::absolute(data.path())?,
-        context: installation::absolute(&path)?,
+        data: absolute(data.path())?,
+        context: absolute(&path)?,
         url: context.url.clone().unwrap_or_default(),
         admin_url: context.admin_url.clone().unwrap_or_default(),
         metrics_url: context.metrics_url.clone().unwrap_or_default(),
-        revision: installation.follower.applied().load().revision(),
+        revision: installation.context.follower.applied().load().revision(),
         self_check: checked,
         commands,
     };
@@ -92,7 +85,7 @@ async fn commands(installation: &Installation, data: &DataDir, context: &Context
     };
     let directory = data.directory("curl").map_err(Failure::failed)?;
     let files = CurlFiles::write(&directory, context, account)?;
-    let snapshot = installation.registry.current().await.map_err(Failure::failed)?;
+    let snapshot = installation.control.registry.current().await.map_err(Failure::failed)?;
     Ok(files.script(url, account, &snapshot))
 }
 
@@ -105,16 +98,4 @@ fn remove(file: &Path) -> Outcome {
         ))),
         _ => Ok(()),
     }
-}
-
-fn finish(stopped: &Stopped) -> Outcome {
-    if stopped.is_clean() {
-        return Ok(());
-    }
-    let undone = if stopped.drained {
-        ""
-    } else {
-        "; what was in flight goes on at the next start"
-    };
-    Err(Failure::failed(format_args!("stopped: {}{undone}", stopped.cause)))
 }

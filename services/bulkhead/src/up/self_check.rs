@@ -61,7 +61,12 @@ pub(super) async fn run(installation: &Installation, context: &ContextFile) -> C
         let began = Instant::now();
         let attempt = tokio::time::timeout(
             PATIENCE,
-            issue(context, account, &terms, installation.clock.now().as_secs()),
+            issue(
+                context,
+                account,
+                &terms,
+                installation.context.process.clock.now().as_secs(),
+            ),
         );
         let issued = attempt
             .await
@@ -90,12 +95,12 @@ pub(super) async fn run(installation: &Installation, context: &ContextFile) -> C
 /// Waits until every part says that it is ready. Without that the self-check would be refused, and would say nothing of the issuer.
 async fn ready(installation: &Installation) {
     let waiting = async {
-        while !installation.health.readiness().ready {
+        while !installation.context.process.health.readiness().ready {
             tokio::time::sleep(POLL).await;
         }
     };
     if tokio::time::timeout(PATIENCE, waiting).await.is_err() {
-        let parts = installation.health.readiness().parts;
+        let parts = installation.context.process.health.readiness().parts;
         for part in parts.iter().filter(|part| !part.ready) {
             warn!(part = part.part, reason = part.reason, "not ready yet");
         }
@@ -105,13 +110,16 @@ async fn ready(installation: &Installation) {
 /// The terms of an account whose issuer is enabled and whose lane takes and begins jobs.
 async fn open_for_issuance(installation: &Installation, account: &AccountEntry) -> Option<Terms> {
     let id: AccountId = account.name.parse().ok()?;
-    let terms = installation.registry.current().await.ok()?.terms(&id)?;
-    let good = terms.issuer.standing(Purpose::EndEntity, installation.clock.now()) == Standing::Good;
+    let terms = installation.control.registry.current().await.ok()?.terms(&id)?;
+    let good = terms
+        .issuer
+        .standing(Purpose::EndEntity, installation.context.process.clock.now())
+        == Standing::Good;
     let lane = Lane {
         issuer: terms.issuer.id.clone(),
         class: terms.profile.class,
     };
-    let lanes = installation.store.lanes().await.ok()?;
+    let lanes = installation.context.store.lanes().await.ok()?;
     let switches = lanes
         .iter()
         .find(|status| status.lane == lane)

@@ -1,16 +1,18 @@
 //! Reading and checking the file. Every error names the file, the key and the remedy.
 
-use std::{
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::path::{Path, PathBuf};
 
-use super::Config;
-use crate::telemetry::parse_filter;
+use super::{Config, NodeRole};
 
-/// A whole configuration with the defaults and what they mean.
-pub const fn sample() -> &'static str {
-    include_str!("sample.toml")
+/// A configuration for such a process to begin with. That of everything in one process has every key with its default and what it
+/// means; the others have what such a process must be told.
+pub const fn sample(role: NodeRole) -> &'static str {
+    match role {
+        NodeRole::All => include_str!("sample.toml"),
+        NodeRole::Frontend => include_str!("sample-frontend.toml"),
+        NodeRole::Signer => include_str!("sample-signer.toml"),
+        NodeRole::Control => include_str!("sample-control.toml"),
+    }
 }
 
 /// Why a configuration cannot be used. Processes that meet it exit with 2.
@@ -87,124 +89,6 @@ impl Config {
         })?;
         Ok(config)
     }
-
-    /// Refuses what contradicts itself: the key, and what is wrong with it.
-    pub fn check(&self) -> Result<(), (String, String)> {
-        let refuse = |key: &str, problem: &str| Err((key.to_owned(), problem.to_owned()));
-        let Self {
-            place,
-            tls,
-            store,
-            broker,
-            frontend,
-            accounts,
-            signer,
-            lanes,
-            tokens,
-            registry,
-            telemetry,
-            shutdown,
-        } = self;
-        for (key, value) in [
-            ("tls.connections", tls.connections as u64),
-            ("tls.streams", u64::from(tls.streams)),
-            ("store.commit_rows", store.commit_rows as u64),
-            ("store.queue", store.queue as u64),
-            ("store.readers", store.readers as u64),
-            ("broker.lane_envelopes", broker.lane_envelopes as u64),
-            ("broker.lane_unconfirmed", broker.lane_unconfirmed as u64),
-            ("broker.answers", broker.answers as u64),
-            ("frontend.max_body_bytes", frontend.max_body_bytes as u64),
-            ("frontend.requests", frontend.requests as u64),
-            (
-                "frontend.verify_queue_per_issuer",
-                frontend.verify_queue_per_issuer as u64,
-            ),
-            (
-                "frontend.accept_queue_per_issuer",
-                frontend.accept_queue_per_issuer as u64,
-            ),
-            ("frontend.accept_batch", frontend.accept_batch as u64),
-            ("frontend.waiting", frontend.waiting as u64),
-            ("frontend.failures_per_second", u64::from(frontend.failures_per_second)),
-            ("frontend.token_cache", frontend.token_cache),
-            ("accounts.requests_per_second", u64::from(accounts.requests_per_second)),
-            ("accounts.jobs_in_flight", u64::from(accounts.jobs_in_flight)),
-            ("signer.prefetch", signer.prefetch as u64),
-            ("signer.begin_batch", signer.begin_batch as u64),
-            ("signer.finish_batch", signer.finish_batch as u64),
-            ("lanes.interactive", lanes.interactive),
-            ("lanes.renewal", lanes.renewal),
-            ("lanes.bulk", lanes.bulk),
-        ] {
-            if value == 0 {
-                return refuse(key, "0 would let nothing through; write at least 1");
-            }
-        }
-        for (key, value) in [
-            ("tls.handshake_timeout", tls.handshake_timeout),
-            ("tls.header_read_timeout", tls.header_read_timeout),
-            ("broker.publish_timeout", broker.publish_timeout),
-            ("frontend.body_timeout", frontend.body_timeout),
-            ("frontend.request_timeout", frontend.request_timeout),
-            ("frontend.wait_poll", frontend.wait_poll),
-            ("frontend.idempotency_keep", frontend.idempotency_keep),
-            ("frontend.statistics_window", frontend.statistics_window),
-            ("signer.operation_limit", signer.operation_limit),
-            ("signer.heartbeat", signer.heartbeat),
-            ("signer.sweep", signer.sweep),
-            ("signer.clock_limit", signer.clock_limit),
-            ("registry.poll", registry.poll),
-            ("registry.enrolment", registry.enrolment),
-            ("shutdown.grace", shutdown.grace),
-        ] {
-            if value.is_zero() {
-                return refuse(key, "must be longer than nothing; write for example \"1s\"");
-            }
-        }
-        if !(1000..=4000).contains(&store.wal_autocheckpoint) {
-            return refuse("store.wal_autocheckpoint", "write 1000 to 4000 pages");
-        }
-        if frontend.accept_batch > store.commit_rows {
-            return refuse("frontend.accept_batch", "is over store.commit_rows; write that at most");
-        }
-        if frontend.waiting > tls.connections {
-            return refuse(
-                "frontend.waiting",
-                "is over tls.connections, so that those who wait would leave nobody a connection; write that at most",
-            );
-        }
-        if signer.lease < signer.heartbeat * 3 {
-            return refuse(
-                "signer.lease",
-                "must be at least three times signer.heartbeat, or a busy signer loses its jobs",
-            );
-        }
-        if lanes.account_share.is_nan() || lanes.account_share <= 0.0 || lanes.account_share > 1.0 {
-            return refuse("lanes.account_share", "write a number over 0 and at most 1");
-        }
-        if tokens.hvca_life <= Duration::from_mins(10) {
-            return refuse(
-                "tokens.hvca_life",
-                "clients renew at ten minutes; write more than \"10m\"",
-            );
-        }
-        if tokens.key_life < tokens.hvca_life * 2 {
-            return refuse("tokens.key_life", "must be at least twice tokens.hvca_life");
-        }
-        if registry.silence < registry.poll * 3 {
-            return refuse("registry.silence", "must be at least three times registry.poll");
-        }
-        if !place.public_url.starts_with("http://") || place.public_url.len() < 8 || place.public_url.ends_with('/') {
-            return refuse(
-                "place.public_url",
-                "must begin with http:// and have no slash at the end: CRL and OCSP are fetched without TLS",
-            );
-        }
-        parse_filter("telemetry.filter", &telemetry.filter)
-            .map_err(|e| ("telemetry.filter".to_owned(), e.to_string()))?;
-        Ok(())
-    }
 }
 
 fn unusable(file: &Path, path: &str, message: &str) -> ConfigError {
@@ -263,36 +147,53 @@ mod tests {
 
     #[test]
     fn the_sample_is_the_default_and_leaves_no_key_out() {
-        let sampled = parse(sample()).unwrap();
+        let sampled = parse(sample(NodeRole::All)).unwrap();
         assert_eq!(sampled, Config::default());
         assert_eq!(parse("").unwrap(), Config::default());
-        let written: toml::Table = toml::from_str(sample()).unwrap();
+        let written: toml::Table = toml::from_str(sample(NodeRole::All)).unwrap();
         let defaults = toml::Table::try_from(Config::default()).unwrap();
-        for (section, keys) in &defaults {
-            for key in keys.as_table().unwrap().keys() {
-                let there = written[section].as_table().unwrap().contains_key(key);
-                assert!(there, "{section}.{key} is missing in the sample");
+        missing("", &defaults, &written);
+    }
+
+    /// Every key of the defaults is written down; a list of tables has only an example.
+    fn missing(path: &str, defaults: &toml::Table, written: &toml::Table) {
+        for (key, value) in defaults {
+            let path = format!("{path}{key}");
+            if key == "token" {
+                assert!(sample(NodeRole::All).contains("# [[token]]"));
+                continue;
+            }
+            let there = written.get(key);
+            assert!(there.is_some(), "{path} is missing in the sample");
+            if let (toml::Value::Table(value), Some(toml::Value::Table(there))) = (value, there) {
+                missing(&format!("{path}."), value, there);
             }
         }
     }
 
     #[test]
-    fn every_key_of_the_sample_is_explained_above_it() {
-        let mut before = "";
-        let mut section_explained = false;
-        for line in sample().lines() {
-            if line.starts_with('[') {
-                section_explained = before.starts_with('#');
-                assert!(section_explained, "{line}");
-            } else if line.contains(" = ") && !line.starts_with('#') {
-                assert!(
-                    before.starts_with('#') || line.starts_with(|c: char| "irb".contains(c)),
-                    "{line}"
-                );
-            }
-            before = line;
+    fn the_sample_of_each_process_is_one_for_that_process() {
+        for role in [NodeRole::Frontend, NodeRole::Signer, NodeRole::Control] {
+            let sampled = parse(sample(role)).unwrap();
+            assert_eq!(sampled.node.role, role);
+            assert!(sample(role).contains("bulkhead config sample"), "{}", role.as_str());
         }
-        assert!(section_explained);
+    }
+
+    #[test]
+    fn every_key_of_every_sample_is_explained_above_it() {
+        for role in [NodeRole::All, NodeRole::Frontend, NodeRole::Signer, NodeRole::Control] {
+            let mut before = "";
+            for line in sample(role).lines() {
+                let explained = before.starts_with('#');
+                if line.starts_with('[') {
+                    assert!(explained, "{line}");
+                } else if line.contains(" = ") && !line.starts_with('#') {
+                    assert!(explained || line.starts_with(|c: char| "irb".contains(c)), "{line}");
+                }
+                before = line;
+            }
+        }
     }
 
     #[test]

@@ -1,8 +1,11 @@
 //! The one configuration file of all processes, in TOML. Every key has a default; an unknown key is an error.
 
+mod check;
+mod engines;
 mod load;
 mod sections;
 
+pub use engines::*;
 pub use load::{ConfigError, sample};
 pub use sections::*;
 
@@ -12,6 +15,8 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
+    /// Which process this is.
+    pub node: Node,
     /// Where things are: directories, addresses, names.
     pub place: Place,
     /// Connections.
@@ -20,6 +25,8 @@ pub struct Config {
     pub store: Store,
     /// Transport between front ends and signers.
     pub broker: Broker,
+    /// Tokens that hold keys.
+    pub token: Vec<Token>,
     /// Front ends.
     pub frontend: Frontend,
     /// What a new account may do unless the operator says otherwise.

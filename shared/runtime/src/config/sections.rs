@@ -30,6 +30,9 @@ pub struct Place {
     pub public_url: String,
     /// Names and addresses, besides the addresses listened on, by which clients call this server. Default none.
     pub names: Vec<String>,
+    /// Where clients reach the front ends, `https://name:port`: for the context file that control writes. Empty: it is left out.
+    /// Default empty.
+    pub api_url: String,
 }
 
 impl Default for Place {
@@ -41,7 +44,20 @@ impl Default for Place {
             metrics_listen: loopback(9464),
             public_url: "http://127.0.0.1:8080".into(),
             names: Vec::new(),
+            api_url: String::new(),
         }
+    }
+}
+
+impl Place {
+    /// Every name and address by which clients and operators call this process.
+    pub fn called(&self) -> Vec<String> {
+        let addresses = [self.listen, self.admin_listen]
+            .into_iter()
+            .map(|address| address.ip())
+            .filter(|address| !address.is_unspecified())
+            .map(|address| address.to_string());
+        self.names.iter().cloned().chain(addresses).collect()
     }
 }
 
@@ -68,64 +84,6 @@ impl Default for Tls {
             handshake_timeout: Duration::from_secs(5),
             header_read_timeout: Duration::from_secs(30),
             streams: 128,
-        }
-    }
-}
-
-/// The ledger.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Store {
-    /// Directory of the ledger, for it alone. Empty: `ledger` in the data directory. Default empty.
-    pub path: PathBuf,
-    /// Least time from the beginning of one commit to that of the next: longer makes larger groups. Default 400us.
-    #[serde(with = "humantime_serde")]
-    pub commit_gap: Duration,
-    /// Rows in one commit at most. Default 512.
-    pub commit_rows: usize,
-    /// Calls waiting for the writer; over it calls fail at once. Default 8192.
-    pub queue: usize,
-    /// Connections that read. Default 2.
-    pub readers: usize,
-    /// Pages of write-ahead log before a checkpoint, 1000 to 4000. Default 2000.
-    pub wal_autocheckpoint: u32,
-}
-
-impl Default for Store {
-    fn default() -> Self {
-        Self {
-            path: PathBuf::new(),
-            commit_gap: Duration::from_micros(400),
-            commit_rows: 512,
-            queue: 8192,
-            readers: 2,
-            wal_autocheckpoint: 2000,
-        }
-    }
-}
-
-/// Transport between front ends and signers. A full queue loses nothing: signers claim from the ledger.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Broker {
-    /// Envelopes that wait in one lane's queue. Default 2000.
-    pub lane_envelopes: usize,
-    /// How long a publication may take. Default 1s.
-    #[serde(with = "humantime_serde")]
-    pub publish_timeout: Duration,
-    /// Unconfirmed publications of one lane at a time. Default 16.
-    pub lane_unconfirmed: usize,
-    /// Answers that wait for one front end. Default 4096.
-    pub answers: usize,
-}
-
-impl Default for Broker {
-    fn default() -> Self {
-        Self {
-            lane_envelopes: 2000,
-            publish_timeout: Duration::from_secs(1),
-            lane_unconfirmed: 16,
-            answers: 4096,
         }
     }
 }

@@ -248,6 +248,66 @@ fn a_first_revision_cannot_enrol_a_signer_of_its_own_choice() {
 }
 
 #[test]
+fn a_second_control_node_enrols_itself_with_an_endorsement_of_the_root() {
+    let fleet = Fleet::new();
+    let mut chain = chain(&fleet, 1);
+    let head = ChainHead::of(&chain[1]);
+    let second = NodeKey::generate("control-2".parse().unwrap());
+    let enrol = |root: &RootKey, role| {
+        let node = endorse(root, second.node().clone(), role, second.public_key(), NOW, LATER);
+        revision(&head, &[Change::PutNode { node }], &second, NOW)
+    };
+    chain.push(enrol(&fleet.root, Role::Control));
+    chain.push(revision(&ChainHead::of(&chain[2]), &[], &second, NOW));
+    let (snapshot, error) = follow(&fleet, &chain);
+    assert_eq!((snapshot.revision, error), (4, None));
+
+    for (stranger, said) in [
+        (enrol(&RootKey::generate(), Role::Control), "not enrolled"),
+        (enrol(&fleet.root, Role::Signer), "may not sign"),
+        (revision(&head, &[], &second, NOW), "not enrolled"),
+    ] {
+        chain.truncate(2);
+        chain.push(stranger);
+        let (snapshot, error) = follow(&fleet, &chain);
+        assert_eq!(snapshot.revision, 2);
+        let error = error.unwrap().to_string();
+        assert!(error.contains(said), "{error}");
+    }
+}
+
+#[test]
+fn a_revoked_control_node_does_not_enrol_itself_again() {
+    let fleet = Fleet::new();
+    let mut chain = chain(&fleet, 0);
+    let endorsed = (*fleet.snapshot.nodes[fleet.control.node()]).clone();
+    let second = NodeKey::generate("control-2".parse().unwrap());
+    let node = endorse(
+        &fleet.root,
+        second.node().clone(),
+        Role::Control,
+        second.public_key(),
+        NOW,
+        LATER,
+    );
+    let revoked = Node {
+        revoked: true,
+        ..endorsed.clone()
+    };
+    let changes = [Change::PutNode { node }, Change::PutNode { node: revoked }];
+    chain.push(revision(&ChainHead::of(&chain[0]), &changes, &fleet.control, NOW));
+    let again = [Change::PutNode { node: endorsed }];
+    chain.push(revision(&ChainHead::of(&chain[1]), &again, &fleet.control, NOW));
+    assert!(matches!(
+        follow(&fleet, &chain).1,
+        Some(RevisionError::Distrusted {
+            number: 3,
+            reason: Distrust::Revoked(_)
+        })
+    ));
+}
+
+#[test]
 fn a_signed_change_that_this_program_does_not_know_says_update() {
     let fleet = Fleet::new();
     let mut chain = chain(&fleet, 0);

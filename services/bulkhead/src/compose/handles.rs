@@ -9,14 +9,14 @@ use registry::{Registry, RegistryError};
 
 /// The registry as the front end knows it.
 #[derive(Debug)]
-pub(super) struct Handles(pub(super) Arc<Registry>);
+pub struct Local(pub Arc<Registry>);
 
 fn not_published(error: &RegistryError) -> NotPublished {
     NotPublished(error.to_string())
 }
 
 #[async_trait]
-impl PublishTokenKey for Handles {
+impl PublishTokenKey for Local {
     async fn publish_token_key(&self, key: TokenKey) -> Result<(), NotPublished> {
         self.0
             .publish_token_key(key)
@@ -26,7 +26,7 @@ impl PublishTokenKey for Handles {
 }
 
 #[async_trait]
-impl BlockKey for Handles {
+impl BlockKey for Local {
     async fn block_key(&self, public_key: Digest) -> Result<(), NotPublished> {
         self.0
             .block_key(public_key, "reported compromised")

@@ -1,16 +1,17 @@
-//! Renewal of what runs out by itself: access certificates and enrolments. Looked at on every start and then daily.
+//! Renewal of what runs out by itself where control is: access certificates and enrolments. Looked at on every start and then daily.
 
 use std::{sync::Arc, time::Duration};
 
 use domain::time::{Clock, Timestamp};
 use registry::Registry;
-use runtime::{access_ca::AccessCa, shutdown::Shutdown, tls::ServerTls};
+use runtime::{access_ca::AccessCa, tls::ServerTls};
 use tracing::{error, info};
 
-use super::installation::Installation;
+use super::{Context, control::Control};
 use crate::failure::{Failure, Outcome};
 
-const PERIOD: Duration = Duration::from_hours(24);
+/// How often it is looked whether something ends soon.
+pub const PERIOD: Duration = Duration::from_hours(24);
 
 /// Renews access certificates that are due, and lets the registry know them.
 pub(super) async fn renew_access(ca: &AccessCa, registry: &Registry, now: Timestamp) -> Outcome {
@@ -25,14 +26,14 @@ pub(super) async fn renew_access(ca: &AccessCa, registry: &Registry, now: Timest
 }
 
 /// Looks daily, until stopping begins. What fails today is tried again tomorrow, long before it is too late.
-pub(super) async fn run(installation: Arc<Installation>, servers: Vec<Arc<ServerTls>>, shutdown: Shutdown) {
+pub(super) async fn run(context: Context, control: Arc<Control>, servers: Vec<Arc<ServerTls>>) {
     loop {
         tokio::select! {
-            () = shutdown.soft().cancelled() => return,
+            () = context.process.shutdown.soft().cancelled() => return,
             () = tokio::time::sleep(PERIOD) => {}
         }
-        let now = installation.clock.now();
-        if let Err(failure) = renew_access(&installation.access.ca, &installation.registry, now).await {
+        let now = context.process.clock.now();
+        if let Err(failure) = renew_access(&control.access.ca, &control.registry, now).await {
             error!(%failure, "access certificates could not be renewed");
         }
         for server in &servers {
@@ -40,7 +41,7 @@ pub(super) async fn run(installation: Arc<Installation>, servers: Vec<Arc<Server
                 error!(%error, "the server certificate could not be read again");
             }
         }
-        if let Err(error) = installation.renew_enrolment().await {
+        if let Err(error) = control.nodes.enrol(&context, &control.registry).await {
             error!(%error, "nodes could not be enrolled again");
         }
     }

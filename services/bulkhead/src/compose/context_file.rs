@@ -2,20 +2,34 @@
 
 use std::path::Path;
 
-use domain::{id::AccountId, issuer::Account, registry::Snapshot};
+use domain::{
+    id::{AccountId, TokenId},
+    issuer::Account,
+    registry::Snapshot,
+};
 use registry::demo;
 use runtime::context_file::{AccountEntry, ContextFile, OperatorEntry};
 
-use super::{
-    addresses::Bound,
-    installation::{Installation, absolute},
-};
+use super::{absolute, control::Control};
 use crate::failure::{Failure, Outcome};
 
-impl Installation {
+/// Where everything is.
+#[derive(Debug, Clone)]
+pub struct Urls {
+    /// Base of the certificate API, without version; `None` if it is not known here.
+    pub api: Option<String>,
+    /// The operators' API.
+    pub admin: String,
+    /// Base of the metrics.
+    pub metrics: String,
+}
+
+impl Control {
     /// What the context file says from now on. `path` is where it was written by the last start: its secrets are kept if they still
     /// fit; demo accounts whose secret is lost get a new one.
-    pub(super) async fn context(&self, bound: &Bound, path: &Path) -> Outcome<ContextFile> {
+    ///
+    /// With `demo` the demo hierarchy is made on that token, unless the registry has issuers already.
+    pub async fn context_file(&self, urls: Urls, path: &Path, demo: Option<&TokenId>) -> Outcome<ContextFile> {
         let access = &self.access;
         let snapshot = self.registry.current().await.map_err(Failure::failed)?;
         let operators = access.operators.iter().filter_map(|(id, issued)| {
@@ -31,28 +45,43 @@ impl Installation {
             })
         });
         Ok(ContextFile {
-            url: Some(format!("{}/v2", bound.url("https", &bound.hvca)?)),
-            admin_url: Some(bound.url("https", &bound.admin)?),
-            metrics_url: Some(format!("{}/metrics", bound.url("http", &bound.metrics)?)),
+            url: urls.api.map(|base| format!("{base}/v2")),
+            admin_url: Some(urls.admin),
+            metrics_url: Some(format!("{}/metrics", urls.metrics)),
             tls_ca_file: absolute(&access.ca.ca_file())?,
             client_cert_file: absolute(&access.client.certificate_file)?,
             client_key_file: absolute(&access.client.key_file)?,
             operators: operators.collect::<Outcome<_>>()?,
-            accounts: self.accounts(path).await?,
+            accounts: self.accounts(path, demo).await?,
             ..ContextFile::default()
         })
     }
 
     /// Accounts whose secrets are known: the demo accounts first, then those that operators saved.
-    async fn accounts(&self, path: &Path) -> Outcome<Vec<AccountEntry>> {
+    async fn accounts(&self, path: &Path, demo: Option<&TokenId>) -> Outcome<Vec<AccountEntry>> {
         // A file that is missing or damaged only means that its secrets are lost.
         let saved = ContextFile::load(path)
             .map(|context| context.accounts)
             .unwrap_or_default();
+        let mut entries = match demo {
+            Some(token) => self.demo_accounts(token, &saved).await?,
+            None => Vec::new(),
+        };
+        let snapshot = self.registry.current().await.map_err(Failure::failed)?;
+        let others = saved.into_iter().filter(|saved| {
+            let new = entries.iter().all(|entry| entry.name != saved.name);
+            new && saved.name.parse().is_ok_and(|id| fits(saved, &id, &snapshot))
+        });
+        let others: Vec<_> = others.collect();
+        entries.extend(others);
+        Ok(entries)
+    }
+
+    async fn demo_accounts(&self, token: &TokenId, saved: &[AccountEntry]) -> Outcome<Vec<AccountEntry>> {
         let client = self.access.client.fingerprint;
         let made = self
             .registry
-            .make_demo(&self.token(), client, &self.config.accounts)
+            .make_demo(token, client, &self.limits)
             .await
             .map_err(Failure::failed)?;
         let mut entries: Vec<_> = made
@@ -81,12 +110,6 @@ impl Installation {
                 _ => {}
             }
         }
-        let others = saved.into_iter().filter(|saved| {
-            let id = saved.name.parse::<AccountId>().ok();
-            let is_demo = id.as_ref().is_some_and(|id| demo::accounts().any(|demo| demo == *id));
-            !is_demo && id.is_some_and(|id| fits(saved, &id, &snapshot))
-        });
-        entries.extend(others);
         Ok(entries)
     }
 }

@@ -1,0 +1,71 @@
+//! Which engine is behind each trait: the only place that names them.
+
+use std::sync::Arc;
+
+use broker::{Broker, embedded};
+use domain::id::TokenId;
+use keys::{Keys, soft};
+use runtime::{
+    clock::SystemClock,
+    config::{BrokerEngine, Config, StoreEngine},
+    data_dir::DataDir,
+};
+use store::{Store, sqlite};
+
+use super::blocking;
+use crate::failure::{Failure, Outcome};
+
+/// The token of a process that is everything.
+const OWN_TOKEN: &str = "soft";
+
+/// Opens the ledger.
+pub async fn open_store(config: &Config, data: &DataDir) -> Outcome<Arc<dyn Store>> {
+    let settings = &config.store;
+    match settings.engine {
+        StoreEngine::Sqlite => {
+            let directory = if settings.path.as_os_str().is_empty() {
+                data.file("ledger")
+            } else {
+                settings.path.clone()
+            };
+            let options = sqlite::Options {
+                commit_gap: settings.commit_gap,
+                batch_rows: settings.commit_rows,
+                interactive_calls: settings.queue,
+                readers: settings.readers,
+                checkpoint_pages: settings.wal_autocheckpoint,
+                ..sqlite::Options::new(Arc::new(SystemClock))
+            };
+            let store = blocking(move || sqlite::Sqlite::open(&directory, options)).await?;
+            Ok(Arc::new(store.map_err(Failure::failed)?))
+        }
+        StoreEngine::Postgres => Err(Failure::usage("store.engine: this program was built without postgres")),
+    }
+}
+
+/// Opens the transport between front ends and signers.
+pub fn open_broker(config: &Config) -> Outcome<Arc<dyn Broker>> {
+    match config.broker.engine {
+        BrokerEngine::Embedded => Ok(Arc::new(embedded::Embedded::new(embedded::Limits::default()))),
+        BrokerEngine::Amqp => Err(Failure::usage("broker.engine: this program was built without amqp")),
+    }
+}
+
+/// The token of a process that is everything, made at its first start.
+pub async fn own_token(data: &DataDir) -> Outcome<Arc<dyn Keys>> {
+    let name: TokenId = OWN_TOKEN.parse().map_err(Failure::failed)?;
+    let directory = data.directory("keys").map_err(Failure::failed)?;
+    open_soft(name, directory.join(OWN_TOKEN), directory.join("passphrase")).await
+}
+
+async fn open_soft(
+    name: TokenId,
+    directory: std::path::PathBuf,
+    passphrase: std::path::PathBuf,
+) -> Outcome<Arc<dyn Keys>> {
+    let keys = blocking(move || {
+        soft::ensure_passphrase_file(&passphrase, &name)?;
+        soft::SoftKeys::open_or_create(&directory, &passphrase, name)
+    });
+    Ok(Arc::new(keys.await?.map_err(Failure::failed)?))
+}

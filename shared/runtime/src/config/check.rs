@@ -1,0 +1,394 @@
+//! What a configuration may not say: values that let nothing through, and keys that contradict each other.
+
+use std::{collections::BTreeSet, path::Path, time::Duration};
+
+use super::{Amqp, BrokerEngine, Config, NodeRole, Postgres, StoreEngine};
+use crate::telemetry::parse_filter;
+
+/// The key, and what is wrong with it.
+type Refusal = (String, String);
+
+fn refuse<T>(key: &str, problem: impl Into<String>) -> Result<T, Refusal> {
+    Err((key.to_owned(), problem.into()))
+}
+
+impl Config {
+    /// Refuses what contradicts itself: the key, and what is wrong with it.
+    pub fn check(&self) -> Result<(), Refusal> {
+        let Self {
+            node: _,
+            place,
+            tls,
+            store,
+            broker,
+            token: _,
+            frontend,
+            accounts,
+            signer,
+            lanes,
+            tokens,
+            registry,
+            telemetry,
+            shutdown,
+        } = self;
+        for (key, value) in [
+            ("tls.connections", tls.connections as u64),
+            ("tls.streams", u64::from(tls.streams)),
+            ("store.commit_rows", store.commit_rows as u64),
+            ("store.queue", store.queue as u64),
+            ("store.readers", store.readers as u64),
+            ("broker.lane_envelopes", broker.lane_envelopes as u64),
+            ("broker.lane_unconfirmed", broker.lane_unconfirmed as u64),
+            ("broker.answers", broker.answers as u64),
+            ("broker.amqp.own_lanes", broker.amqp.own_lanes as u64),
+            ("store.postgres.connections", u64::from(store.postgres.connections)),
+            ("store.postgres.port", u64::from(store.postgres.port)),
+            ("frontend.max_body_bytes", frontend.max_body_bytes as u64),
+            ("frontend.requests", frontend.requests as u64),
+            (
+                "frontend.verify_queue_per_issuer",
+                frontend.verify_queue_per_issuer as u64,
+            ),
+            (
+                "frontend.accept_queue_per_issuer",
+                frontend.accept_queue_per_issuer as u64,
+            ),
+            ("frontend.accept_batch", frontend.accept_batch as u64),
+            ("frontend.waiting", frontend.waiting as u64),
+            ("frontend.failures_per_second", u64::from(frontend.failures_per_second)),
+            ("frontend.token_cache", frontend.token_cache),
+            ("accounts.requests_per_second", u64::from(accounts.requests_per_second)),
+            ("accounts.jobs_in_flight", u64::from(accounts.jobs_in_flight)),
+            ("signer.prefetch", signer.prefetch as u64),
+            ("signer.begin_batch", signer.begin_batch as u64),
+            ("signer.finish_batch", signer.finish_batch as u64),
+            ("lanes.interactive", lanes.interactive),
+            ("lanes.renewal", lanes.renewal),
+            ("lanes.bulk", lanes.bulk),
+        ] {
+            if value == 0 {
+                return refuse(key, "0 would let nothing through; write at least 1");
+            }
+        }
+        for (key, value) in [
+            ("tls.handshake_timeout", tls.handshake_timeout),
+            ("tls.header_read_timeout", tls.header_read_timeout),
+            ("broker.publish_timeout", broker.publish_timeout),
+            ("store.postgres.connect_timeout", store.postgres.connect_timeout),
+            ("store.postgres.statement_timeout", store.postgres.statement_timeout),
+            ("frontend.body_timeout", frontend.body_timeout),
+            ("frontend.request_timeout", frontend.request_timeout),
+            ("frontend.wait_poll", frontend.wait_poll),
+            ("frontend.idempotency_keep", frontend.idempotency_keep),
+            ("frontend.statistics_window", frontend.statistics_window),
+            ("signer.operation_limit", signer.operation_limit),
+            ("signer.heartbeat", signer.heartbeat),
+            ("signer.sweep", signer.sweep),
+            ("signer.clock_limit", signer.clock_limit),
+            ("registry.poll", registry.poll),
+            ("registry.enrolment", registry.enrolment),
+            ("shutdown.grace", shutdown.grace),
+        ] {
+            if value.is_zero() {
+                return refuse(key, "must be longer than nothing; write for example \"1s\"");
+            }
+        }
+        if !(1000..=4000).contains(&store.wal_autocheckpoint) {
+            return refuse("store.wal_autocheckpoint", "write 1000 to 4000 pages");
+        }
+        if frontend.accept_batch > store.commit_rows {
+            return refuse("frontend.accept_batch", "is over store.commit_rows; write that at most");
+        }
+        if frontend.waiting > tls.connections {
+            return refuse(
+                "frontend.waiting",
+                "is over tls.connections, so that those who wait would leave nobody a connection; write that at most",
+            );
+        }
+        if signer.lease < signer.heartbeat * 3 {
+            return refuse(
+                "signer.lease",
+                "must be at least three times signer.heartbeat, or a busy signer loses its jobs",
+            );
+        }
+        if lanes.account_share.is_nan() || lanes.account_share <= 0.0 || lanes.account_share > 1.0 {
+            return refuse("lanes.account_share", "write a number over 0 and at most 1");
+        }
+        if tokens.hvca_life <= Duration::from_mins(10) {
+            return refuse(
+                "tokens.hvca_life",
+                "clients renew at ten minutes; write more than \"10m\"",
+            );
+        }
+        if tokens.key_life < tokens.hvca_life * 2 {
+            return refuse("tokens.key_life", "must be at least twice tokens.hvca_life");
+        }
+        if registry.silence < registry.poll * 3 {
+            return refuse("registry.silence", "must be at least three times registry.poll");
+        }
+        if !place.public_url.starts_with("http://") || place.public_url.len() < 8 || place.public_url.ends_with('/') {
+            return refuse(
+                "place.public_url",
+                "must begin with http:// and have no slash at the end: CRL and OCSP are fetched without TLS",
+            );
+        }
+        parse_filter("telemetry.filter", &telemetry.filter)
+            .map_err(|e| ("telemetry.filter".to_owned(), e.to_string()))?;
+        self.check_engines()?;
+        self.check_node()
+    }
+
+    fn check_engines(&self) -> Result<(), Refusal> {
+        if self.store.engine == StoreEngine::Postgres {
+            check_postgres(&self.store.postgres)?;
+        }
+        if self.broker.engine == BrokerEngine::Amqp {
+            check_amqp(&self.broker.amqp)?;
+        }
+        let mut names = BTreeSet::new();
+        for token in &self.token {
+            if !names.insert(&token.name) {
+                return refuse(
+                    "token.name",
+                    format!("{} is there twice; give each token a name of its own", token.name),
+                );
+            }
+            if token.directory.as_os_str().is_empty() || token.passphrase_file.as_os_str().is_empty() {
+                return refuse(
+                    "token.directory",
+                    format!(
+                        "token {} needs both a directory and a passphrase_file; write them",
+                        token.name
+                    ),
+                );
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether this process can do its part with what it is given.
+    fn check_node(&self) -> Result<(), Refusal> {
+        let node = &self.node;
+        for url in &node.control_urls {
+            if !url.starts_with("https://") || url.ends_with('/') {
+                return refuse(
+                    "node.control_urls",
+                    "write https://host:port, without a slash at the end",
+                );
+            }
+        }
+        let role = node.role.as_str();
+        if node.role == NodeRole::All {
+            return if self.store.engine != StoreEngine::Sqlite || self.broker.engine != BrokerEngine::Embedded {
+                refuse(
+                    "node.role",
+                    "one process for everything runs on sqlite and embedded; say which process this is: frontend, signer or control",
+                )
+            } else if !self.token.is_empty() {
+                refuse(
+                    "token",
+                    "one process for everything has a token of its own; remove [[token]], or say node.role",
+                )
+            } else {
+                Ok(())
+            };
+        }
+        if node.id().is_none() {
+            return refuse(
+                "node.id",
+                format!("a {role} needs a name unlike any other's; write for example \"{role}-1\""),
+            );
+        }
+        if self.store.engine != StoreEngine::Postgres {
+            return refuse(
+                "store.engine",
+                format!("sqlite is for one process alone; a {role} shares its ledger with others: write \"postgres\""),
+            );
+        }
+        if node.role != NodeRole::Control {
+            if self.broker.engine != BrokerEngine::Amqp {
+                return refuse(
+                    "broker.engine",
+                    format!("embedded stays within one process; a {role} speaks to others: write \"amqp\""),
+                );
+            }
+            if node.control_urls.is_empty() {
+                return refuse(
+                    "node.control_urls",
+                    format!("a {role} is enrolled and renewed by control; write [\"https://host:8444\"]"),
+                );
+            }
+        }
+        match node.role {
+            NodeRole::Signer if self.token.is_empty() => refuse(
+                "token",
+                "a signer without a token can sign nothing; add [[token]] with name, kind, directory and passphrase_file",
+            ),
+            NodeRole::Frontend if !self.token.is_empty() => {
+                refuse("token", "a frontend never touches keys; remove [[token]]")
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+fn check_postgres(postgres: &Postgres) -> Result<(), Refusal> {
+    for (key, value) in [
+        ("store.postgres.host", &postgres.host),
+        ("store.postgres.database", &postgres.database),
+        ("store.postgres.user", &postgres.user),
+    ] {
+        if value.is_empty() {
+            return refuse(key, "is empty; say which");
+        }
+    }
+    check_identity("store.postgres", &postgres.certificate_file, &postgres.key_file)?;
+    if given(&postgres.certificate_file) && !given(&postgres.ca_file) {
+        return refuse(
+            "store.postgres.ca_file",
+            "a client certificate needs an encrypted connection; name the CA of the server",
+        );
+    }
+    Ok(())
+}
+
+fn check_amqp(amqp: &Amqp) -> Result<(), Refusal> {
+    let Some((scheme, rest)) = amqp
+        .url
+        .split_once("://")
+        .filter(|(scheme, _)| matches!(*scheme, "amqp" | "amqps"))
+    else {
+        return refuse("broker.amqp.url", "write amqp://host:port or amqps://host:port");
+    };
+    if rest.contains('@') {
+        return refuse(
+            "broker.amqp.url",
+            "names a user or a password; write those to broker.amqp.user and to the file of broker.amqp.password_file",
+        );
+    }
+    check_identity("broker.amqp", &amqp.certificate_file, &amqp.key_file)?;
+    if scheme == "amqps" && !given(&amqp.ca_file) {
+        return refuse(
+            "broker.amqp.ca_file",
+            "amqps needs the CA of the server; name its PEM file",
+        );
+    }
+    if scheme == "amqp" && given(&amqp.certificate_file) {
+        return refuse(
+            "broker.amqp.url",
+            "a client certificate needs amqps; write amqps://host:port",
+        );
+    }
+    if !given(&amqp.certificate_file) && !given(&amqp.password_file) {
+        return refuse(
+            "broker.amqp.password_file",
+            "neither a password nor a client certificate is given; name one of the two files",
+        );
+    }
+    Ok(())
+}
+
+/// A certificate and its key come together.
+fn check_identity(section: &str, certificate: &Path, key: &Path) -> Result<(), Refusal> {
+    match (given(certificate), given(key)) {
+        (true, false) => refuse(
+            &format!("{section}.key_file"),
+            "the client certificate has no key; name its file",
+        ),
+        (false, true) => refuse(
+            &format!("{section}.certificate_file"),
+            "the key has no client certificate; name its file",
+        ),
+        _ => Ok(()),
+    }
+}
+
+fn given(path: &Path) -> bool {
+    !path.as_os_str().is_empty()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ENGINES: &str =
+        "[store]\nengine = \"postgres\"\n[broker]\nengine = \"amqp\"\n[broker.amqp]\npassword_file = \"p\"\n";
+    const TOKEN: &str = "[[token]]\nname = \"soft\"\nkind = \"soft\"\ndirectory = \"k\"\npassphrase_file = \"p\"\n";
+
+    fn node(role: &str) -> String {
+        format!("[node]\nrole = \"{role}\"\nid = \"n-1\"\ncontrol_urls = [\"https://control:8444\"]\n")
+    }
+
+    #[test]
+    fn a_process_is_told_what_it_cannot_do_without() {
+        let parse = |text: &str| Config::parse(Path::new("b.toml"), text);
+        for whole in [
+            node("frontend") + ENGINES,
+            node("signer") + ENGINES + TOKEN,
+            node("control") + ENGINES,
+            node("control") + ENGINES + TOKEN,
+            String::new(),
+        ] {
+            parse(&whole).unwrap();
+        }
+        for (text, key) in [
+            (ENGINES.to_owned(), "node.role"),
+            (TOKEN.to_owned(), "token"),
+            ("[node]\nrole = \"frontend\"\n".to_owned() + ENGINES, "node.id"),
+            (
+                "[node]\nrole = \"frontend\"\nid = \"Not A Name\"\n".to_owned() + ENGINES,
+                "node.id",
+            ),
+            (
+                "[node]\nrole = \"frontend\"\nid = \"f-1\"\n".to_owned() + ENGINES,
+                "node.control_urls",
+            ),
+            (node("frontend").replace("https", "http") + ENGINES, "node.control_urls"),
+            (node("frontend"), "store.engine"),
+            (node("control"), "store.engine"),
+            (node("frontend") + "[store]\nengine = \"postgres\"", "broker.engine"),
+            (node("frontend") + ENGINES + TOKEN, "token"),
+            (node("signer") + ENGINES, "token"),
+            (node("signer") + ENGINES + TOKEN + TOKEN, "token.name"),
+            (
+                node("signer") + ENGINES + &TOKEN.replace("\"k\"", "\"\""),
+                "token.directory",
+            ),
+        ] {
+            let error = parse(&text).unwrap_err().to_string();
+            assert!(error.starts_with(&format!("b.toml: {key}: ")), "{text}\n{error}");
+        }
+    }
+
+    #[test]
+    fn the_way_to_an_engine_is_whole_or_refused() {
+        for (extra, key) in [
+            ("[store.postgres]\nhost = \"\"", "store.postgres.host"),
+            ("[store.postgres]\nconnections = 0", "store.postgres.connections"),
+            ("[store.postgres]\ncertificate_file = \"c\"", "store.postgres.key_file"),
+            ("[store.postgres]\nkey_file = \"c\"", "store.postgres.certificate_file"),
+            (
+                "[store.postgres]\ncertificate_file = \"c\"\nkey_file = \"k\"",
+                "store.postgres.ca_file",
+            ),
+        ] {
+            let text = node("frontend") + ENGINES + extra;
+            let error = Config::parse(Path::new("b.toml"), &text).unwrap_err().to_string();
+            assert!(error.starts_with(&format!("b.toml: {key}: ")), "{extra}\n{error}");
+        }
+        for (amqp, key) in [
+            ("", "broker.amqp.password_file"),
+            ("url = \"http://x\"", "broker.amqp.url"),
+            ("url = \"amqp://user:secret@x\"", "broker.amqp.url"),
+            ("url = \"amqps://x\"\npassword_file = \"p\"", "broker.amqp.ca_file"),
+            ("certificate_file = \"c\"", "broker.amqp.key_file"),
+            ("certificate_file = \"c\"\nkey_file = \"k\"", "broker.amqp.url"),
+            ("own_lanes = 0\npassword_file = \"p\"", "broker.amqp.own_lanes"),
+        ] {
+            let text = node("frontend") + &ENGINES.replace("password_file = \"p\"", amqp);
+            let error = Config::parse(Path::new("b.toml"), &text).unwrap_err().to_string();
+            assert!(error.starts_with(&format!("b.toml: {key}: ")), "{amqp}\n{error}");
+            assert!(!error.contains("secret"), "{error}");
+        }
+    }
+}
