@@ -10,6 +10,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail, ensure};
+use rusqlite::{Connection, OpenFlags};
 use tests::{Client, Deployment, Key};
 use tokio::sync::RwLock;
 
@@ -60,6 +61,16 @@ async fn fresh_client(deployment: &Deployment) -> Result<Client> {
     let mut client = deployment.client(0)?;
     client.login().await?;
     Ok(client)
+}
+
+/// How many times a job was taken over from a signer that was killed, and the most strikes that one job collected by it.
+fn take_overs(deployment: &Deployment) -> Result<(usize, usize)> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY;
+    let ledger = Connection::open_with_flags(deployment.data().join("ledger/ledger.sqlite"), flags)?;
+    let count = "SELECT count(*) FROM job_event WHERE kind = 'taken_over'";
+    let most = "SELECT coalesce(max(strikes), 0) FROM result";
+    let ask = |question: &str| ledger.query_row(question, [], |row| row.get::<_, u32>(0));
+    Ok((usize::try_from(ask(count)?)?, usize::try_from(ask(most)?)?))
 }
 
 /// A small pseudo-random sequence (a linear congruential generator), so that a failing run can be repeated.
@@ -145,6 +156,7 @@ async fn ten_thousand_jobs_survive_twenty_kills() -> Result<()> {
         .context("a counter")?;
     let expected = u64::try_from(accepted.len() + KILLS + 1)?;
 
+    let (taken_over, most_strikes) = take_overs(&deployment)?;
     let mut table = comfy_table::Table::new();
     table.set_header(["what", "count"]);
     for (what, count) in [
@@ -152,6 +164,8 @@ async fn ten_thousand_jobs_survive_twenty_kills() -> Result<()> {
         ("kills (SIGKILL)", KILLS),
         ("attempts", attempts),
         ("attempts that failed and were repeated", failures),
+        ("take-overs of begun jobs", taken_over),
+        ("most strikes of one job", most_strikes),
         ("certificates seen", serials.len()),
         ("certificates issued, self-checks included", usize::try_from(issued)?),
         ("seconds of requests and kills", usize::try_from(asked.as_secs())?),

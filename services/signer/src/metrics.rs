@@ -108,7 +108,10 @@ impl Metrics {
             expired: counter("signer_expired", "Jobs ended by the sweep"),
             resigned: counter("resigned", "Second signatures over an intent"),
             taken_over: counter("signer_taken_over", "Jobs taken over from a lost owner"),
-            poisoned: counter("signer_poisoned", "Jobs parked after their third lost owner"),
+            poisoned: counter(
+                "signer_poisoned",
+                "Jobs parked because they lost their owner each time that they ran alone",
+            ),
             altered: counter("ledger_altered", "Jobs whose rows are not what a front end signed"),
             panics: counter("signer_panics", "Jobs over which the program panicked"),
             quarantined: counter("signer_quarantined", "Messages set aside"),

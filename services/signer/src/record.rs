@@ -246,7 +246,7 @@ fn settle<T>(what: &str, job: Serial, answer: Option<Result<T, StoreError>>) -> 
             tracing::warn!(%job, %error, "failed to {what} job {job}: trying again");
             Err(Settled::Again)
         }
-        // It stays begun, is taken over when its time is up, and parked after the third time.
+        // It stays begun, is taken over when its time is up, and parked when that has been in vain three times.
         Some(Err(error @ (StoreError::Rejected(_) | StoreError::Damaged(_)))) => {
             tracing::error!(%job, %error, "failed to {what} job {job}");
             Err(Settled::Told(Recorded::Done))

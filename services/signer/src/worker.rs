@@ -289,7 +289,7 @@ impl Worker {
             News::TakenOver(Ok(taken)) => {
                 for (job, lane) in taken.poisoned {
                     self.metrics.poisoned.inc();
-                    tracing::error!(%job, %lane, "job {job} is parked: it lost its third owner");
+                    tracing::error!(%job, %lane, "job {job} is parked: it lost its owner three times while it ran alone");
                 }
                 let begun = taken.begun.into_iter().next().map(|begun| self.keep(begun));
                 self.happen(Event::TakenOver(begun)).await;

@@ -77,7 +77,10 @@ impl FromStr for State {
     }
 }
 
-/// How many times a job may be taken over before it is parked as poison.
+/// How many times a job may be taken over. Each time it runs alone; one that loses its owner once more after that is parked as poison.
+///
+/// Losing an owner proves little by itself: whatever ends a process ends it for every job that it had begun. A job that was begun with others
+/// and lost with them is taken over with its first strike; only owners that it loses while it runs alone speak against it.
 pub const STRIKES: u8 = 3;
 
 /// What of a job the law looks at.
@@ -87,7 +90,7 @@ pub struct Position {
     pub state: State,
     /// How many times it was begun or taken over. A signature may exist once this is over zero.
     pub turn: u32,
-    /// How many times its owner was lost.
+    /// How many times it was taken over from an owner that was lost.
     pub strikes: u8,
 }
 
@@ -179,10 +182,10 @@ impl Position {
                 turn: turn + 1,
                 strikes,
             }),
-            (Signing, Step::TakeOver { owner_lost: true, .. }) if strikes + 1 >= STRIKES => Some(Self {
+            (Signing, Step::TakeOver { owner_lost: true, .. }) if strikes >= STRIKES => Some(Self {
                 state: Parked,
                 turn,
-                strikes: strikes + 1,
+                strikes,
             }),
             (
                 Signing,
@@ -372,38 +375,39 @@ mod tests {
                         matches!(step, Step::Finish { intent_matches: true, usage_on: true });
                     prop_assert!(usage_on_and_intent_matches);
                 }
-                prop_assert!(next.strikes < STRIKES || next.state != State::Signing, "poison is signed");
+                prop_assert!(next.strikes <= STRIKES, "poison is signed");
                 position = next;
             }
         }
     }
 
     #[test]
-    fn the_third_lost_owner_parks_the_job() {
+    fn a_job_that_loses_its_owner_three_times_alone_is_parked() {
         let step = Step::TakeOver {
             owner_lost: true,
             usage_on: true,
             in_time: true,
         };
-        let begun = Position {
+        // Begun with others: what ended that owner was not necessarily this job.
+        let mut position = Position {
             state: State::Signing,
             turn: 1,
             strikes: 0,
         };
-        let twice = begun.after(step).and_then(|p| p.after(step)).unwrap();
-        assert_eq!(
-            twice,
-            Position {
+        for strikes in 1..=3 {
+            position = position.after(step).unwrap();
+            let alone = Position {
                 state: State::Signing,
-                turn: 3,
-                strikes: 2
-            }
-        );
+                turn: u32::from(strikes) + 1,
+                strikes,
+            };
+            assert_eq!(position, alone);
+        }
         assert_eq!(
-            twice.after(step),
+            position.after(step),
             Some(Position {
                 state: State::Parked,
-                turn: 3,
+                turn: 4,
                 strikes: 3
             })
         );

@@ -220,7 +220,7 @@ pub struct Job {
     pub state: State,
     /// How many times it was begun.
     pub turn: u32,
-    /// How many times its owner was lost.
+    /// How many times it was taken over from an owner that was lost.
     pub strikes: u8,
     /// Who works on it.
     pub owner: Option<Incarnation>,
@@ -359,7 +359,7 @@ pub struct Begun {
     pub request: RequestRow,
     /// The turn that this begin is.
     pub turn: u32,
-    /// How many owners were lost before.
+    /// How many times it was taken over, this time included.
     pub strikes: u8,
     /// `sign_by`, as the open row says.
     pub sign_by: Timestamp,

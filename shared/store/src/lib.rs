@@ -65,7 +65,7 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     async fn begin(&self, owner: &Incarnation, jobs: &[Serial]) -> Result<Vec<Begin>, StoreError>;
 
     /// Takes over at most `limit` jobs of these lanes whose owner's lease is over, or that were begun longer ago than three times
-    /// `operation_limit`. A job with its third strike is parked as poison instead and named in the answer.
+    /// `operation_limit`. A job that has three strikes is parked as poison instead and named in the answer.
     async fn take_over(
         &self,
         owner: &Incarnation,

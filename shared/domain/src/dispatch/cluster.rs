@@ -145,6 +145,7 @@ impl World {
         };
         let lanes = (0..self.keys.len()).map(serving).collect();
         self.later(0, Happening::Tell(signer, Event::Served(lanes)));
+        self.later(0, Happening::Tell(signer, Event::Freed(Hindrance::Lease)));
         self.later(1, Happening::Tick(signer));
     }
 

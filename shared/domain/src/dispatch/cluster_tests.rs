@@ -86,3 +86,30 @@ fn a_job_that_kills_its_signers_is_parked_and_takes_no_other_with_it() {
     assert_eq!((parked.len(), world.issued_by(1)), (1, 59));
     assert_eq!(parked[0].nature, Nature::Kills);
 }
+
+/// A job of twenty that were begun together, after its signer was killed under all of them and then twice more while the job ran alone.
+#[test]
+fn three_kills_at_the_wrong_moments_do_not_make_a_good_job_poison() {
+    let mut world = World::new(5, 1, 2);
+    for _ in 0..20 {
+        world.accept(1, Nature::Good);
+    }
+    let mut unlucky = None;
+    for kill in 0..3 {
+        // Each signer is killed as soon as it has begun the job, or has taken it over.
+        let under_way = |job: &Job| job.position.state == State::Signing && job.position.turn == kill + 1;
+        let job = loop {
+            world.run(world.now + millis(1));
+            let under_way = world.jobs.iter().filter(|(_, job)| under_way(job));
+            let found = under_way.map(|(serial, _)| *serial).next_back();
+            if let Some(job) = found.filter(|job| unlucky.is_none_or(|unlucky| unlucky == *job)) {
+                break job;
+            }
+        };
+        unlucky = Some(job);
+        let signer = usize::try_from(kill).unwrap();
+        world.later(0, Happening::Chaos(Chaos::Kill(signer)));
+    }
+    world.settle();
+    assert_eq!(world.issued_by(1), 20, "{:?}", unlucky.map(|job| &world.jobs[&job]));
+}

@@ -67,6 +67,7 @@ impl Bench {
             next: NOW + Duration::from_hours(1),
         };
         bench.dispatcher.next_claim = NOW + Duration::from_hours(1);
+        assert_eq!(bench.handle(Event::Freed(Hindrance::Lease)), []);
         assert_eq!(bench.handle(Event::Served(lanes)), []);
         bench
     }
@@ -277,6 +278,29 @@ fn nothing_is_begun_while_the_store_the_clock_or_the_lease_is_in_doubt() {
         assert_eq!(bench.handle(Event::Freed(hindrance)), [Effect::ResumeLane(lane("a"))]);
         assert_eq!(bench.deliver(2, "a", &[1]), [Effect::Begin(vec![serial(1)])]);
     }
+}
+
+#[test]
+fn nothing_is_begun_or_taken_over_before_there_is_a_lease() {
+    let mut dispatcher = Dispatcher::new(LIMITS);
+    let mut handle = |event| {
+        let mut effects = Vec::new();
+        dispatcher.handle(event, NOW, &mut effects);
+        effects
+    };
+    let serving = Serving {
+        carrier: Carrier::Own,
+        cost: 8,
+    };
+    assert_eq!(
+        handle(Event::Served(vec![(lane("a"), serving)])),
+        [Effect::PauseLane(lane("a"))]
+    );
+    let effects = handle(Event::Freed(Hindrance::Lease));
+    assert!(
+        matches!(&effects[..], [Effect::ResumeLane(_), Effect::TakeOver(_)]),
+        "{effects:?}"
+    );
 }
 
 #[test]

@@ -99,7 +99,7 @@ pub enum Hindrance {
     Store,
     /// This host's clock is off.
     Clock,
-    /// The lease has run out: others may take over what is begun here.
+    /// There is no lease, not yet or not any more: others may take over what is begun here.
     Lease,
 }
 

@@ -90,7 +90,8 @@ pub struct Status {
 }
 
 impl Dispatcher {
-    /// A dispatcher that serves nothing yet.
+    /// A dispatcher that serves nothing yet, and begins nothing before [`Hindrance::Lease`] is freed: what it began without a lease,
+    /// everybody would take for lost, itself included.
     ///
     /// # Panics
     /// If a limit is zero.
@@ -109,7 +110,7 @@ impl Dispatcher {
             full: BTreeSet::new(),
             gated: BTreeSet::new(),
             held: BTreeSet::new(),
-            hindrances: BTreeSet::new(),
+            hindrances: BTreeSet::from([Hindrance::Lease]),
             beginning: false,
             claiming: false,
             next_claim: Timestamp::default(),

@@ -173,7 +173,7 @@ impl Ledger<'_> {
             concat!(
                 "SELECT job FROM open WHERE issuer = ?1 AND class = ?2 AND state = 'signing' AND (begun_at <= ?4 OR ",
                 owner_lost!("?3"),
-                ") AND (strikes + 1 >= ?5 OR (sign_by > ?3 AND ",
+                ") AND (strikes >= ?5 OR (sign_by > ?3 AND ",
                 usage_on!(),
                 ")) ORDER BY begun_at LIMIT ?6"
             ),
@@ -193,7 +193,7 @@ impl Ledger<'_> {
         let now = self.now;
         let found = self.one(
             begun_row!(concat!(
-                "open.state = 'signing' AND open.strikes + 1 < ?3 AND open.sign_by > ?2 AND ",
+                "open.state = 'signing' AND open.strikes < ?3 AND open.sign_by > ?2 AND ",
                 usage_on!()
             )),
             (Column(job), Column(now), STRIKES),
@@ -214,10 +214,10 @@ impl Ledger<'_> {
         Ok(Taken::Begun(Box::new(self.with_joined(found)?)))
     }
 
-    /// Parks a job that has lost its last owner.
+    /// Parks a job that has lost its owner each time that it ran alone.
     fn poison(&mut self, owner: &Incarnation, job: &Serial) -> Result<Taken, Fault> {
         let open = self.one(
-            open_row!("open.state = 'signing' AND open.strikes + 1 >= ?2"),
+            open_row!("open.state = 'signing' AND open.strikes >= ?2"),
             (Column(job), STRIKES),
             OpenRow::read,
         )?;
@@ -225,11 +225,11 @@ impl Ledger<'_> {
             return Err(Fault::damaged(format!("job {job}: it is neither lost nor poison")));
         };
         self.execute(
-            "UPDATE open SET state = 'parked', owner = NULL, begun_at = NULL, strikes = strikes + 1 WHERE job = ?1",
+            "UPDATE open SET state = 'parked', owner = NULL, begun_at = NULL WHERE job = ?1",
             [Column(job)],
         )?;
         self.counts.moved(&open.lane, State::Signing, State::Parked);
-        let detail = format!("lost {} owners", open.strikes + 1);
+        let detail = format!("lost its owner {} times while it ran alone", open.strikes);
         self.note(job, "poisoned", &detail, owner.node.as_str())?;
         Ok(Taken::Poison)
     }

@@ -385,7 +385,7 @@ async fn no_statement_walks_along_a_table_that_grows() {
     // Cases that, together, run every statement.
     repeating::joiners_and_waiters_are_bounded(&Directory::new()).await;
     repeating::an_issued_job_is_joined_only_within_its_time_and_never_when_revoked(&Directory::new()).await;
-    signing::a_lost_owners_job_is_taken_over_and_the_third_time_it_is_poison(&Directory::new()).await;
+    signing::a_job_that_loses_its_owner_three_times_alone_is_poison(&Directory::new()).await;
     signing::queued_jobs_are_claimable_oldest_first_and_account_by_account(&Directory::new()).await;
     signing::what_nobody_began_is_not_finished(&Directory::new()).await;
     ending::the_sweep_goes_in_chunks_and_forgets_what_has_run_out(&Directory::new()).await;

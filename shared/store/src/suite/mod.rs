@@ -70,7 +70,7 @@ macro_rules! suite {
             a_disabled_issuer_finishes_nothing,
             the_first_owner_may_still_finish_after_a_take_over,
             what_nobody_began_is_not_finished,
-            a_lost_owners_job_is_taken_over_and_the_third_time_it_is_poison,
+            a_job_that_loses_its_owner_three_times_alone_is_poison,
             a_stuck_owner_loses_its_job_though_it_lives,
             a_live_owner_keeps_its_job,
             a_take_over_brings_no_more_than_asked_for,

@@ -240,14 +240,14 @@ pub(crate) async fn what_nobody_began_is_not_finished(harness: &impl Harness) {
     );
 }
 
-pub(crate) async fn a_lost_owners_job_is_taken_over_and_the_third_time_it_is_poison(harness: &impl Harness) {
+pub(crate) async fn a_job_that_loses_its_owner_three_times_alone_is_poison(harness: &impl Harness) {
     let world = World::new(harness).await;
     let job = world.accepted().await;
     let lanes = [job.lane.clone()];
-    let owners = [node("one"), node("two"), node("three"), node("four")];
+    let owners = [node("one"), node("two"), node("three"), node("four"), node("five")];
     world.live(&owners[0], LEASE).await;
     world.begin(&owners[0], job.job).await;
-    for (strike, owner) in (1..).zip(&owners[1..3]) {
+    for (strike, owner) in (1..).zip(&owners[1..4]) {
         world.advance(LEASE);
         world.live(owner, LEASE).await;
         let taken = world.store.take_over(owner, &lanes, LIMIT, 10).await.unwrap();
@@ -257,26 +257,20 @@ pub(crate) async fn a_lost_owners_job_is_taken_over_and_the_third_time_it_is_poi
         );
     }
     world.advance(LEASE);
-    let taken = world.store.take_over(&owners[3], &lanes, LIMIT, 10).await.unwrap();
+    let taken = world.store.take_over(&owners[4], &lanes, LIMIT, 10).await.unwrap();
     assert_eq!(taken.begun, []);
     assert_eq!(taken.poisoned, [(job.job, job.lane.clone())]);
     let stored = world.get(job.job).await;
     assert_eq!(
         (stored.state, stored.strikes, stored.turn, stored.owner),
-        (State::Parked, 3, 3, None)
+        (State::Parked, 3, 4, None)
     );
     assert_eq!(world.lane("alpha.interactive").await.parked, 1);
-    let kinds: Vec<String> = world
-        .store
-        .events(job.job)
-        .await
-        .unwrap()
-        .into_iter()
-        .map(|event| event.kind)
-        .collect();
-    assert_eq!(kinds, ["taken_over", "taken_over", "poisoned"]);
+    let events = world.store.events(job.job).await.unwrap();
+    let kinds: Vec<&str> = events.iter().map(|event| event.kind.as_str()).collect();
+    assert_eq!(kinds, ["taken_over", "taken_over", "taken_over", "poisoned"]);
     assert_eq!(
-        world.finish(&owners[2], signature(&job, 3)).await,
+        world.finish(&owners[3], signature(&job, 4)).await,
         Finished::Lost(Some(State::Parked))
     );
 }
