@@ -53,6 +53,11 @@ impl Failure {
         self
     }
 
+    /// What happened, without what to do about it.
+    pub fn what(&self) -> &str {
+        &self.what
+    }
+
     /// The process's exit code.
     pub fn code(&self) -> ExitCode {
         ExitCode::from(self.exit as u8)

@@ -1,4 +1,4 @@
-//! The program `bulkhead`: everything in one process, or an operator's command.
+//! The program `bulkhead`: everything in one process, one part of it, or an operator's command.
 
 mod cli;
 mod client_key;
@@ -6,6 +6,7 @@ mod command;
 mod compose;
 mod failure;
 mod output;
+mod process;
 mod progress;
 mod up;
 

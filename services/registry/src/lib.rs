@@ -12,6 +12,7 @@ mod describe;
 mod error;
 mod issuers;
 mod jobs;
+mod nodes;
 mod past;
 mod profiles;
 mod setup;
@@ -25,6 +26,7 @@ pub use accounts::Credential;
 pub use api::{Context, serve};
 pub use commit::{Committed, Order};
 pub use error::RegistryError;
+pub use nodes::Enrolment;
 
 use std::{path::PathBuf, sync::Arc};
 
@@ -54,6 +56,8 @@ pub struct Parts {
     pub archive: PathBuf,
     /// Follows the revisions; every change is in force for it when the call that made it returns.
     pub follower: Arc<Follower>,
+    /// With what it enrols nodes of other machines; `None` where there are none.
+    pub enrolment: Option<Enrolment>,
 }
 
 /// The registry, as control holds it.
@@ -66,6 +70,7 @@ pub struct Registry {
     public_url: String,
     archive: PathBuf,
     follower: Arc<Follower>,
+    enrolment: Option<Enrolment>,
     /// One change of this process at a time.
     turn: Mutex<()>,
     audit: AuditLog,
@@ -84,6 +89,7 @@ impl Registry {
             public_url: parts.public_url,
             archive: parts.archive,
             follower: parts.follower,
+            enrolment: parts.enrolment,
         }
     }
 

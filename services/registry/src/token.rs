@@ -54,10 +54,14 @@ impl Registry {
             .cloned()
             .ok_or_else(|| {
                 let known: Vec<_> = self.keys.iter().map(|keys| keys.token().as_str()).collect();
-                RegistryError::Invalid(format!(
-                    "token: {token} is not one of this process: {}",
-                    known.join(", ")
-                ))
+                RegistryError::Invalid(if known.is_empty() {
+                    format!(
+                        "token: {token} is not at hand, for this control process has no token; add [[token]] to its configuration, or \
+                         ask a control process beside the token (--context)"
+                    )
+                } else {
+                    format!("token: {token} is not one of this process: {}", known.join(", "))
+                })
             })
     }
 

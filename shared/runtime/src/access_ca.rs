@@ -10,10 +10,14 @@ use std::{
 };
 
 use aws_lc_rs::digest::{SHA256, digest};
-use domain::{bytes::Digest, id::OperatorId, time::Timestamp};
+use domain::{
+    bytes::Digest,
+    id::{NodeId, OperatorId},
+    time::Timestamp,
+};
 use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, SanType, SerialNumber,
+    BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName, DnType,
+    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, SanType, SerialNumber,
 };
 use rustls_pki_types::{CertificateDer, pem::PemObject};
 use time::OffsetDateTime;
@@ -109,11 +113,7 @@ impl AccessCa {
     /// The server's certificate for these names and addresses; `localhost`, `127.0.0.1` and `::1` are always in it. Issued anew when the
     /// names have changed or it is due.
     pub fn server(&self, names: &[String], now: Timestamp) -> Result<Issued, AccessCaError> {
-        let mut all: Vec<String> = ["localhost", "127.0.0.1", "::1"].map(str::to_owned).to_vec();
-        all.extend(names.iter().cloned());
-        all.sort();
-        all.dedup();
-        self.provide("server", &Purpose::Server(all), now)
+        self.provide("server", &Purpose::Server(with_own_host(names)), now)
     }
 
     /// The certificate of an API client.
@@ -131,6 +131,49 @@ impl AccessCa {
     pub fn operator(&self, name: &str, now: Timestamp) -> Result<Issued, AccessCaError> {
         check_person(name)?;
         self.provide(&format!("operator-{name}"), &Purpose::Person(name.into()), now)
+    }
+
+    /// The certificate of the CA, PEM.
+    pub fn certificate_pem(&self) -> Result<String, AccessCaError> {
+        let path = self.ca_file();
+        let text = read(&path)?;
+        Ok(String::from_utf8(text).map_err(|e| FileError::damaged(&path, e.to_string()))?)
+    }
+
+    /// SHA-256 of the CA's certificate: by this it is known to who has only a code.
+    pub fn fingerprint(&self) -> Result<Digest, AccessCaError> {
+        Ok(fingerprint(&self.certificate("ca")?))
+    }
+
+    /// Whether a name can be put into a certificate.
+    pub fn check_name(name: &str) -> Result<(), AccessCaError> {
+        alternative_name(name).map(drop)
+    }
+
+    /// A certificate, PEM, for the key of a node's PKCS#10 request (RFC 2986), of which nothing else counts. With `serves` the node may
+    /// serve under these names, and under those of its own host; without, it is only a client.
+    pub fn node(
+        &self,
+        node: &NodeId,
+        serves: Option<&[String]>,
+        csr: &str,
+        now: Timestamp,
+    ) -> Result<String, AccessCaError> {
+        let make = |e: rcgen::Error| AccessCaError::Make {
+            name: node.to_string(),
+            detail: e.to_string(),
+        };
+        let key = CertificateSigningRequestParams::from_pem(csr).map_err(make)?.public_key;
+        let mut params = leaf_params(node.as_str(), now, SERVER_LIFE);
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        if let Some(names) = serves {
+            params.extended_key_usages.push(ExtendedKeyUsagePurpose::ServerAuth);
+            for name in with_own_host(names) {
+                params.subject_alt_names.push(alternative_name(&name)?);
+            }
+        }
+        let certificate = params.signed_by(&key, &self.issuer()?).map_err(make)?;
+        Ok(certificate.pem())
     }
 
     /// Renews every certificate of which a third of its life, or less, is left. Called at start and once a day.
@@ -213,12 +256,9 @@ impl AccessCa {
             detail: e.to_string(),
         };
         let mut params = match purpose {
-            Purpose::Server(_) => params("Bulkhead", now, SERVER_LIFE),
-            Purpose::Person(person) => params(person, now, PERSON_LIFE),
+            Purpose::Server(_) => leaf_params("Bulkhead", now, SERVER_LIFE),
+            Purpose::Person(person) => leaf_params(person, now, PERSON_LIFE),
         };
-        params.is_ca = IsCa::ExplicitNoCa;
-        params.use_authority_key_identifier_extension = true;
-        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages = match purpose {
             Purpose::Server(names) => {
                 for name in names {
@@ -243,30 +283,7 @@ impl AccessCa {
 
     fn facts(&self, name: &str, der: &CertificateDer<'_>) -> Result<Facts, FileError> {
         let damaged = |detail: String| FileError::damaged(&self.dir.join(format!("{name}.pem")), detail);
-        let (_, certificate) = X509Certificate::from_der(der).map_err(|e| damaged(e.to_string()))?;
-        let names = certificate
-            .subject_alternative_name()
-            .map_err(|e| damaged(e.to_string()))?;
-        let purpose = if let Some(names) = names {
-            let mut all: Vec<String> = names.value.general_names.iter().filter_map(text_of).collect();
-            all.sort();
-            Purpose::Server(all)
-        } else {
-            let mut names = certificate.subject().iter_common_name();
-            let person = names.next().and_then(|name| name.as_str().ok());
-            Purpose::Person(
-                person
-                    .ok_or_else(|| damaged("it has no common name".into()))?
-                    .to_owned(),
-            )
-        };
-        let validity = certificate.validity();
-        let seconds = |time: x509_parser::time::ASN1Time| Timestamp::from_secs(time.timestamp());
-        Ok(Facts {
-            purpose,
-            not_before: seconds(validity.not_before),
-            not_after: seconds(validity.not_after),
-        })
+        Facts::of(der).map_err(damaged)
     }
 }
 
@@ -296,8 +313,39 @@ struct Facts {
 }
 
 impl Facts {
+    fn of(der: &[u8]) -> Result<Self, String> {
+        let (_, certificate) = X509Certificate::from_der(der).map_err(|e| e.to_string())?;
+        let names = certificate.subject_alternative_name().map_err(|e| e.to_string())?;
+        let purpose = if let Some(names) = names {
+            let mut all: Vec<String> = names.value.general_names.iter().filter_map(text_of).collect();
+            all.sort();
+            Purpose::Server(all)
+        } else {
+            let mut names = certificate.subject().iter_common_name();
+            let person = names.next().and_then(|name| name.as_str().ok());
+            Purpose::Person(person.ok_or("it has no common name")?.to_owned())
+        };
+        let validity = certificate.validity();
+        let seconds = |time: x509_parser::time::ASN1Time| Timestamp::from_secs(time.timestamp());
+        Ok(Self {
+            purpose,
+            not_before: seconds(validity.not_before),
+            not_after: seconds(validity.not_after),
+        })
+    }
+
     fn is_due(&self, now: Timestamp) -> bool {
         self.not_after.since(now) <= self.not_after.since(self.not_before) / 3
+    }
+}
+
+/// The names in a certificate of the access CA, and whether a third of its life, or less, is left.
+pub fn names_and_due(der: &[u8], now: Timestamp) -> Result<(Vec<String>, bool), String> {
+    let facts = Facts::of(der)?;
+    let due = facts.is_due(now);
+    match facts.purpose {
+        Purpose::Server(names) => Ok((names, due)),
+        Purpose::Person(_) => Ok((Vec::new(), due)),
     }
 }
 
@@ -356,6 +404,23 @@ fn params(common_name: &str, now: Timestamp, life: Duration) -> CertificateParam
     serial[0] = serial[0] & 0x7f | 0x40;
     params.serial_number = Some(SerialNumber::from_slice(&serial));
     params
+}
+
+fn leaf_params(common_name: &str, now: Timestamp, life: Duration) -> CertificateParams {
+    let mut params = params(common_name, now, life);
+    params.is_ca = IsCa::ExplicitNoCa;
+    params.use_authority_key_identifier_extension = true;
+    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    params
+}
+
+/// Names, sorted, with those by which a host calls itself.
+fn with_own_host(names: &[String]) -> Vec<String> {
+    let mut all: Vec<String> = ["localhost", "127.0.0.1", "::1"].map(str::to_owned).to_vec();
+    all.extend(names.iter().cloned());
+    all.sort();
+    all.dedup();
+    all
 }
 
 fn date_time(at: Timestamp) -> OffsetDateTime {

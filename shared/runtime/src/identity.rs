@@ -54,6 +54,19 @@ impl Identity {
         key.ok_or_else(|| FileError::damaged(&path, "it is not 32 bytes in base64"))
     }
 
+    /// Whether the installation root is here.
+    pub fn has_root(&self) -> bool {
+        self.dir.join("root.pem").exists()
+    }
+
+    /// Keeps the public half of the installation root: from now on this process believes it and no other.
+    pub fn keep_root_public_key(&self, key: &[u8]) -> Result<(), FileError> {
+        write_public(
+            &self.dir.join("root.pub"),
+            format!("{}\n", STANDARD.encode(key)).as_bytes(),
+        )
+    }
+
     /// The key of a node, made at its first start.
     pub fn node_key(&self, node: &NodeId) -> Result<NodeKey, FileError> {
         let path = self.dir.join(format!("node-{node}.pem"));

@@ -10,6 +10,7 @@ pub mod files;
 pub mod follow;
 pub mod health;
 pub mod identity;
+pub mod node_files;
 pub mod ports;
 pub mod shutdown;
 pub mod telemetry;

@@ -112,10 +112,20 @@ struct Handshake {
     outcome: &'static str,
 }
 
+/// Who may connect.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Clients {
+    /// Those with a certificate of the access CA.
+    Known,
+    /// Strangers as well: their requests carry no [`PeerCertificate`], and the server shows its CA so that they can recognise it.
+    Anybody,
+}
+
 /// TLS of a server: versions 1.2 and 1.3, client certificates required. Reloaded without dropping a connection.
 #[derive(Debug)]
 pub struct ServerTls {
     files: TlsFiles,
+    clients: Clients,
     config: ArcSwap<ServerConfig>,
     handshakes: Family<Handshake, Counter>,
     connections: Gauge,
@@ -124,8 +134,19 @@ pub struct ServerTls {
 impl ServerTls {
     /// Reads the files.
     pub fn new(files: TlsFiles, metrics: &Metrics) -> Result<Self, TlsError> {
+        Self::for_clients(files, Clients::Known, metrics)
+    }
+
+    /// The same for a listener at which strangers enrol: who shows a certificate must show a good one, and who shows none is let in
+    /// without. Whatever is behind it must look at [`PeerCertificate`].
+    pub fn open_to_strangers(files: TlsFiles, metrics: &Metrics) -> Result<Self, TlsError> {
+        Self::for_clients(files, Clients::Anybody, metrics)
+    }
+
+    fn for_clients(files: TlsFiles, clients: Clients, metrics: &Metrics) -> Result<Self, TlsError> {
         Ok(Self {
-            config: ArcSwap::from(server_config(&files)?),
+            config: ArcSwap::from(server_config(&files, clients)?),
+            clients,
             files,
             handshakes: metrics.register("tls_handshakes", "TLS handshakes, by outcome", Family::default()),
             connections: metrics.register("tls_connections", "TLS connections open", Gauge::default()),
@@ -134,7 +155,7 @@ impl ServerTls {
 
     /// Reads the files again. New connections use what they hold now; on an error, what they held before.
     pub fn reload(&self) -> Result<(), TlsError> {
-        self.config.store(server_config(&self.files)?);
+        self.config.store(server_config(&self.files, self.clients)?);
         Ok(())
     }
 
@@ -153,7 +174,7 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     }
 }
 
-fn server_config(files: &TlsFiles) -> Result<Arc<ServerConfig>, TlsError> {
+fn server_config(files: &TlsFiles, clients: Clients) -> Result<Arc<ServerConfig>, TlsError> {
     let unusable = |detail: String| TlsError::Unusable {
         certificate: files.certificate.clone(),
         detail,
@@ -165,16 +186,23 @@ fn server_config(files: &TlsFiles) -> Result<Arc<ServerConfig>, TlsError> {
             .map_err(|e| TlsError::File(FileError::damaged(&files.client_ca, e.to_string())))?;
     }
     let provider = Arc::new(default_provider());
-    let verifier = WebPkiClientVerifier::builder_with_provider(roots.into(), provider.clone())
-        .build()
-        .map_err(|e| unusable(e.to_string()))?;
+    let verifier = WebPkiClientVerifier::builder_with_provider(roots.into(), provider.clone());
+    let mut chain = certificates(&files.certificate)?;
+    let verifier = match clients {
+        Clients::Known => verifier,
+        Clients::Anybody => {
+            chain.extend(certificates(&files.client_ca)?);
+            verifier.allow_unauthenticated()
+        }
+    };
+    let verifier = verifier.build().map_err(|e| unusable(e.to_string()))?;
     let key = read_private(&files.key)?;
     let key = PrivateKeyDer::from_pem_slice(&key).map_err(|e| FileError::damaged(&files.key, e.to_string()))?;
     let mut config = ServerConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&TLS13, &TLS12])
         .map_err(|e| unusable(e.to_string()))?
         .with_client_cert_verifier(verifier)
-        .with_single_cert(certificates(&files.certificate)?, key)
+        .with_single_cert(chain, key)
         .map_err(|e| unusable(e.to_string()))?;
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     Ok(Arc::new(config))
@@ -206,22 +234,20 @@ pub async fn serve(
                 }
             };
             let session = stream.get_ref().1;
-            let Some(certificate) = session.peer_certificates().and_then(<[_]>::first) else {
+            let certificate = session.peer_certificates().and_then(<[_]>::first);
+            if certificate.is_none() && tls.clients == Clients::Known {
                 return tls.count("refused");
-            };
-            let peer = PeerCertificate {
+            }
+            let certificate = certificate.map(|certificate| PeerCertificate {
                 fingerprint: fingerprint(certificate),
                 der: certificate.as_ref().into(),
-            };
+            });
             let is_http2 = session.alpn_protocol() == Some(b"h2");
             tls.count("accepted");
             tls.connections.inc();
             connection(
                 stream,
-                Peer {
-                    address,
-                    certificate: Some(peer),
-                },
+                Peer { address, certificate },
                 is_http2,
                 router,
                 &limits,

@@ -9,6 +9,7 @@ pub mod attest;
 pub mod audit;
 #[cfg(feature = "client")]
 pub mod client;
+pub mod enrol;
 pub mod envelope;
 pub mod hvca;
 pub mod problem;

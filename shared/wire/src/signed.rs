@@ -54,11 +54,13 @@ pub enum Context {
     Announcement,
     /// What control orders the others to do.
     Order,
+    /// What a node asks of control ([`crate::enrol`]).
+    Request,
 }
 
 impl Context {
     /// Every context.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Statement,
         Self::Envelope,
         Self::Answer,
@@ -67,6 +69,7 @@ impl Context {
         Self::Audit,
         Self::Announcement,
         Self::Order,
+        Self::Request,
     ];
 
     /// The string that goes into the signed bytes.
@@ -80,6 +83,7 @@ impl Context {
             Self::Audit => "bulkhead audit v1",
             Self::Announcement => "bulkhead announcement v1",
             Self::Order => "bulkhead order v1",
+            Self::Request => "bulkhead request v1",
         }
     }
 
@@ -89,7 +93,7 @@ impl Context {
             Self::Statement | Self::Envelope => matches!(role, Role::Frontend),
             Self::Answer => matches!(role, Role::Signer),
             Self::Revision | Self::Order => matches!(role, Role::Control),
-            Self::Audit | Self::Announcement => true,
+            Self::Audit | Self::Announcement | Self::Request => true,
             Self::Endorsement => false,
         }
     }

@@ -3,7 +3,9 @@
 mod account;
 mod cert;
 mod issuer;
+mod node;
 mod operate;
+mod serve;
 mod up;
 
 pub use account::{AccountAdd, AccountCommand, ProfileCommand, ProfileSample};
@@ -11,7 +13,9 @@ pub use cert::{CertCommand, CertIssue, CertRevoke};
 pub use issuer::{
     IssuerActivate, IssuerCommand, IssuerCsr, IssuerImport, IssuerKeygen, IssuerSwitch, Legacy, Placement,
 };
-pub use operate::{ConfigCommand, JobCommand, LaneCommand, NodeCommand, OperatorCommand};
+pub use node::{NodeCommand, NodeEnrol, NodeInvite};
+pub use operate::{ConfigCommand, JobCommand, LaneCommand, OperatorCommand};
+pub use serve::{Serve, ServeControl};
 pub use up::Up;
 
 use std::path::PathBuf;
@@ -92,6 +96,21 @@ pub enum Command {
     /// starts go on where the last one stopped. Each start issues one certificate through the whole path before it says that it is
     /// ready. Ctrl-C or SIGTERM finishes what was begun and ends with 0; a second one ends at once.
     Up(Up),
+    /// Start a front end: one of many that take requests
+    ///
+    /// It shares ledger and broker with the other processes of its installation, and must have been enrolled (`bulkhead node enrol`).
+    /// What is not there yet is waited for. Ctrl-C or SIGTERM answers who waits and ends with 0; a second one ends at once.
+    Frontend(Serve),
+    /// Start a signer: one of many that sign with the keys on their tokens
+    ///
+    /// It shares ledger and broker with the other processes of its installation, and must have been enrolled (`bulkhead node enrol`).
+    /// What is not there yet is waited for. Ctrl-C or SIGTERM finishes what was begun and ends with 0; a second one ends at once.
+    Signer(Serve),
+    /// Start control: registry, operators' API, enrolment of the other processes
+    ///
+    /// The first start makes the installation: migrations, the installation root, the access CA, operators and their context file. A
+    /// second control process needs copies of identity/root.pem, access/ca.pem and access/ca-key.pem of the first one's data directory.
+    Control(ServeControl),
     /// Check a configuration file, or print one with every default
     #[command(subcommand, arg_required_else_help = true)]
     Config(ConfigCommand),
@@ -116,7 +135,7 @@ pub enum Command {
     /// Operators: who may act
     #[command(subcommand, arg_required_else_help = true)]
     Operator(OperatorCommand),
-    /// Nodes: processes with a key of their own
+    /// Nodes: processes with a key of their own, and how they become so
     #[command(subcommand, arg_required_else_help = true)]
     Node(NodeCommand),
 }

@@ -1,4 +1,4 @@
-//! `bulkhead config`, `job`, `lane`, `operator` and `node`.
+//! `bulkhead config`, `job`, `lane` and `operator`.
 
 use std::path::PathBuf;
 
@@ -93,12 +93,5 @@ pub enum LaneCommand {
 #[derive(Debug, Subcommand)]
 pub enum OperatorCommand {
     /// List operators and their roles
-    List,
-}
-
-/// `bulkhead node`.
-#[derive(Debug, Subcommand)]
-pub enum NodeCommand {
-    /// List enrolled nodes, and what they say of themselves
     List,
 }

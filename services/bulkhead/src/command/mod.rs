@@ -5,14 +5,16 @@ mod cert;
 mod config;
 mod files;
 mod issuer;
+pub mod node;
 mod profile;
 mod render;
 mod session;
 
+use runtime::config::NodeRole;
 use wire::{admin::JobQuery, client::AdminClient};
 
 use crate::{
-    cli::{Command, Common, JobCommand, LaneCommand, NodeCommand, OperatorCommand},
+    cli::{Command, Common, JobCommand, LaneCommand, OperatorCommand},
     failure::Outcome,
     progress::during,
 };
@@ -22,6 +24,11 @@ use session::Session;
 pub async fn run(common: &Common, command: Command) -> Outcome {
     match command {
         Command::Up(up) => crate::up::run(common.output, up).await,
+        Command::Frontend(serve) => crate::process::run(common.output, serve, NodeRole::Frontend, false).await,
+        Command::Signer(serve) => crate::process::run(common.output, serve, NodeRole::Signer, false).await,
+        Command::Control(control) => {
+            crate::process::run(common.output, control.serve, NodeRole::Control, control.demo).await
+        }
         Command::Config(command) => config::run(common.output, command),
         Command::Cert(command) => cert::run(common, command).await,
         Command::Issuer(command) => issuer::run(common, command).await,
@@ -36,10 +43,7 @@ pub async fn run(common: &Common, command: Command) -> Outcome {
             let operators = Session::open(common)?.ask(AdminClient::operators).await?;
             common.output.print(&operators, || render::operators(&operators))
         }
-        Command::Node(NodeCommand::List) => {
-            let nodes = Session::open(common)?.ask(AdminClient::nodes).await?;
-            common.output.print(&nodes, || render::nodes(&nodes))
-        }
+        Command::Node(command) => node::run(common, command).await,
     }
 }
 

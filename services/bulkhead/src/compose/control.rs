@@ -10,7 +10,7 @@ use domain::{
     time::{Clock, Timestamp},
 };
 use keys::Keys;
-use registry::{Parts, Registry, RegistryError};
+use registry::{Enrolment, Parts, Registry, RegistryError};
 use runtime::{
     access_ca::{AccessCa, Issued},
     config::Accounts,
@@ -43,14 +43,14 @@ pub struct Control {
 /// The nodes of this process, control's among them, and the root that endorses them.
 #[derive(Debug)]
 pub(super) struct Nodes {
-    root: RootKey,
+    root: Arc<RootKey>,
     nodes: Vec<(Arc<NodeKey>, Role)>,
 }
 
 /// Who this process is towards clients and operators.
 #[derive(Debug)]
 pub struct Access {
-    pub ca: AccessCa,
+    pub ca: Arc<AccessCa>,
     pub server: Issued,
     pub client: Issued,
     /// Operators whose certificates are here.
@@ -70,7 +70,7 @@ pub struct Founding {
     pub public_url: String,
     /// By which names and addresses this process is called.
     pub names: Vec<String>,
-    /// Whether nobody else can have the operators' certificates: then those that are missing are made anew.
+    /// Whether this process is the whole installation: it has nobody to enrol, and makes operators' certificates anew that are missing.
     pub sole: bool,
 }
 
@@ -86,6 +86,13 @@ impl Control {
             sole,
         } = founding;
         let now = context.process.clock.now();
+        let ca = AccessCa::open_or_create(&data.file("access"), now).map_err(Failure::failed)?;
+        let (ca, root) = (Arc::new(ca), Arc::new(root));
+        let enrolment = Enrolment {
+            root: root.clone(),
+            ca: ca.clone(),
+            life: context.process.config.registry.enrolment,
+        };
         let registry = Arc::new(Registry::new(Parts {
             store: context.store.clone(),
             node_key: nodes[0].0.clone(),
@@ -94,10 +101,11 @@ impl Control {
             public_url,
             archive: data.file("history"),
             follower: context.follower.clone(),
+            // Whoever is everything has nobody to enrol.
+            enrolment: (!sole).then_some(enrolment),
         }));
         let nodes = Nodes { root, nodes };
         nodes.enrol(context, &registry).await.map_err(Failure::failed)?;
-        let ca = AccessCa::open_or_create(&data.file("access"), now).map_err(Failure::failed)?;
         // Before the certificates are used: whoever was known by the old one must be known by the new one.
         renewal::renew_access(&ca, &registry, now).await?;
         let snapshot = context.follower.applied().load().snapshot.clone();
@@ -119,7 +127,7 @@ impl Control {
 }
 
 impl Access {
-    fn provide(ca: AccessCa, names: &[String], makes_operators: bool, now: Timestamp) -> Outcome<Self> {
+    fn provide(ca: Arc<AccessCa>, names: &[String], makes_operators: bool, now: Timestamp) -> Outcome<Self> {
         let operators = OPERATORS
             .iter()
             .filter(|name| makes_operators || ca.has_operator(name))

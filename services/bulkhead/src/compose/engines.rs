@@ -7,7 +7,7 @@ use domain::id::TokenId;
 use keys::{Keys, soft};
 use runtime::{
     clock::SystemClock,
-    config::{BrokerEngine, Config, StoreEngine},
+    config::{BrokerEngine, Config, StoreEngine, Token, TokenKind},
     data_dir::DataDir,
 };
 use store::{Store, sqlite};
@@ -46,8 +46,41 @@ pub async fn open_store(config: &Config, data: &DataDir) -> Outcome<Arc<dyn Stor
 /// Opens the transport between front ends and signers.
 pub fn open_broker(config: &Config) -> Outcome<Arc<dyn Broker>> {
     match config.broker.engine {
-        BrokerEngine::Embedded => Ok(Arc::new(embedded::Embedded::new(embedded::Limits::default()))),
+        BrokerEngine::Embedded => Ok(Arc::new(embedded::Embedded::new(embedded::Limits {
+            lane_envelopes: config.broker.lane_envelopes,
+            ..embedded::Limits::default()
+        }))),
         BrokerEngine::Amqp => Err(Failure::usage("broker.engine: this program was built without amqp")),
+    }
+}
+
+/// What becomes of a token that is not there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Missing {
+    /// Control makes it.
+    IsMade,
+    /// A signer waits for it.
+    IsWaitedFor,
+}
+
+/// Opens a token that the configuration names.
+pub async fn open_token(token: &Token, missing: Missing) -> Outcome<Arc<dyn Keys>> {
+    let Token {
+        name,
+        kind,
+        directory,
+        passphrase_file,
+    } = token.clone();
+    match kind {
+        TokenKind::Soft => {
+            if missing == Missing::IsWaitedFor && !passphrase_file.exists() {
+                return Err(Failure::failed(format_args!(
+                    "token {name}: {} is not there; control makes it, or it is copied from there",
+                    passphrase_file.display()
+                )));
+            }
+            open_soft(name, directory, passphrase_file).await
+        }
     }
 }
 

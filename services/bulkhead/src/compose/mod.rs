@@ -30,10 +30,11 @@ use crate::failure::{Failure, Outcome};
 
 pub use context_file::Urls;
 pub use control::{Control, Founding};
-pub use engines::{open_broker, open_store, own_token};
-pub use handles::Local;
+pub use engines::{Missing, open_broker, open_store, open_token, own_token};
+pub use handles::{Local, Remote};
 pub use host::Host;
-pub use parts::{Plain, frontend, operators, plain, server_tls, signer};
+pub use parts::{Plain, enrolment_tls, frontend, operators, plain, server_tls, signer};
+pub use renewal::PERIOD as RENEWAL_PERIOD;
 
 /// What a process has before it has a ledger.
 #[derive(Debug, Clone)]

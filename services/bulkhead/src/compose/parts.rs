@@ -23,6 +23,13 @@ pub fn server_tls(process: &Process, files: TlsFiles) -> Outcome<Arc<ServerTls>>
         .map_err(Failure::failed)
 }
 
+/// TLS of the listener at which nodes enrol as well.
+pub fn enrolment_tls(process: &Process, files: TlsFiles) -> Outcome<Arc<ServerTls>> {
+    ServerTls::open_to_strangers(files, &process.metrics)
+        .map(Arc::new)
+        .map_err(Failure::failed)
+}
+
 /// Starts a front end. `answered` begins to stop when it has answered whom it could.
 pub fn frontend<H: PublishTokenKey + BlockKey + 'static>(
     context: &Context,

@@ -5,7 +5,10 @@ use std::{
     path::Path,
 };
 
-use runtime::{config::Config, ports::Ports};
+use runtime::{
+    config::{Config, NodeRole},
+    ports::Ports,
+};
 
 use crate::{
     cli::Up,
@@ -38,7 +41,7 @@ pub(super) struct Bound {
 pub(super) fn configure(up: &Up) -> Outcome<(Config, Addresses)> {
     let mut config = match &up.config {
         None => Config::default(),
-        Some(file) => Config::load(file).map_err(Failure::usage)?,
+        Some(file) => crate::process::configure(file, NodeRole::All)?,
     };
     if let Some(data) = &up.data {
         config.place.data_dir.clone_from(data);

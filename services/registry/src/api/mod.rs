@@ -2,6 +2,7 @@
 
 mod actor;
 mod body;
+mod nodes;
 mod presence;
 mod serve;
 
@@ -25,7 +26,10 @@ use wire::admin::{
     JobDocument, JobQuery, KeyReport, LaneDocument, MakeCsr, NewAccount, NodeDocument, OperatorDocument, PutProfile,
     RegisterIssuer, Revocation, Revoke,
 };
-use wire::problem::ProblemId;
+use wire::{
+    enrol::{Invite, Invited},
+    problem::ProblemId,
+};
 
 use crate::{
     Registry, RegistryError,
@@ -62,7 +66,8 @@ pub(crate) fn router(registry: Arc<Registry>, body_limit: usize) -> Router {
         .route("/v1/certificates/{serial}", get(certificate))
         .route("/v1/certificates/{serial}/revoke", post(revoke))
         .route("/v1/operators", get(operators))
-        .route("/v1/nodes", get(nodes))
+        .route("/v1/nodes", get(list_nodes))
+        .route("/v1/nodes/invitations", post(invite_node))
         .fallback(|| async { RegistryError::Unknown("this path".into(), "bulkhead --help") })
         .method_not_allowed_fallback(|| async {
             let description = "this path does not know this method";
@@ -75,7 +80,8 @@ pub(crate) fn router(registry: Arc<Registry>, body_limit: usize) -> Router {
             REQUEST_LIMIT,
         ))
         .layer(GlobalConcurrencyLimitLayer::new(REQUESTS))
-        .with_state(registry)
+        .with_state(registry.clone())
+        .merge(nodes::router(registry))
 }
 
 /// A panic is one order's, not the process's.
@@ -204,7 +210,13 @@ async fn operators(State(registry): Shared, _: Actor) -> Answer<Vec<OperatorDocu
     Ok(Json(registry.operators().await?))
 }
 
-async fn nodes(State(registry): Shared, _: Actor) -> Answer<Vec<NodeDocument>> {
+async fn invite_node(State(registry): Shared, actor: Actor, Body(invite): Body<Invite>) -> Answer<Invited> {
+    actor.must_be(OFFICER)?;
+    reason(&invite.reason)?;
+    Ok(Json(registry.invite_node(&actor.by(), invite).await?))
+}
+
+async fn list_nodes(State(registry): Shared, _: Actor) -> Answer<Vec<NodeDocument>> {
     Ok(Json(registry.nodes().await?))
 }
 

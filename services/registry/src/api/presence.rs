@@ -3,6 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use domain::{id::Incarnation, issuer::Role};
+use runtime::health::Condition;
 use store::Announcement;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
@@ -13,8 +14,13 @@ const HEARTBEAT: Duration = Duration::from_secs(2);
 /// A lease outlives a few heartbeats that were lost.
 const LEASE: Duration = Duration::from_secs(8);
 
-/// Announces this run of control until `stop`, then says goodbye.
-pub(super) async fn announce(registry: Arc<Registry>, incarnation: Incarnation, stop: CancellationToken) {
+/// Announces this run of control until `stop`, then says goodbye. Control is ready while the store hears it.
+pub(super) async fn announce(
+    registry: Arc<Registry>,
+    incarnation: Incarnation,
+    condition: Condition,
+    stop: CancellationToken,
+) {
     let mut heard = true;
     loop {
         let announcement = Announcement {
@@ -27,8 +33,14 @@ pub(super) async fn announce(registry: Arc<Registry>, incarnation: Incarnation, 
             in_flight: 0,
         };
         let beat = registry.store.heartbeat(&announcement, LEASE).await;
-        if let (Err(error), true) = (&beat, heard) {
-            warn!(%error, "control cannot announce itself");
+        match &beat {
+            Ok(_) => condition.ready(),
+            Err(error) => {
+                condition.not_ready(format!("the store does not hear control: {error}"));
+                if heard {
+                    warn!(%error, "control cannot announce itself");
+                }
+            }
         }
         heard = beat.is_ok();
         tokio::select! {

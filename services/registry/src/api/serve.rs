@@ -43,11 +43,11 @@ pub async fn serve(context: Context) -> io::Result<()> {
         health,
         shutdown,
     } = context;
-    health.part("control").ready();
     let incarnation = identity::incarnation(registry.node_key.node());
     shutdown.spawn(presence::announce(
         registry.clone(),
         incarnation,
+        health.part("control"),
         shutdown.soft().clone(),
     ));
     tls::serve(listener, tls, router(registry, BODY_LIMIT), limits, shutdown).await

@@ -3,6 +3,7 @@
 mod api;
 mod changes;
 mod issuers;
+mod nodes;
 
 use std::{path::Path, sync::Arc, time::Duration};
 
@@ -12,7 +13,7 @@ use keys::{
     soft::{Cost, SoftKeys, ensure_passphrase_file},
 };
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, KeyPair, KeyUsagePurpose};
-use runtime::{clock::SystemClock, config, follow::Follower, telemetry::Metrics};
+use runtime::{access_ca::AccessCa, clock::SystemClock, config, follow::Follower, telemetry::Metrics};
 use store::{
     Store,
     sqlite::{Options, Sqlite},
@@ -24,14 +25,15 @@ use wire::{
     trust::{RootKey, endorse},
 };
 
-use crate::{Parts, Registry};
+use crate::{Enrolment, Parts, Registry};
 
 /// A new installation in a directory of its own.
 pub struct Bench {
     pub directory: TempDir,
     pub store: Arc<Sqlite>,
     pub keys: Arc<SoftKeys>,
-    root: RootKey,
+    root: Arc<RootKey>,
+    ca: Arc<AccessCa>,
     pub control: Arc<NodeKey>,
 }
 
@@ -55,7 +57,8 @@ impl Bench {
         Self {
             store: Arc::new(store),
             keys: Arc::new(keys),
-            root: RootKey::generate(),
+            root: Arc::new(RootKey::generate()),
+            ca: Arc::new(AccessCa::open_or_create(&path("access"), SystemClock.now()).unwrap()),
             control: Arc::new(NodeKey::generate("control-1".parse().unwrap())),
             directory,
         }
@@ -81,6 +84,11 @@ impl Bench {
             public_url: "http://pki.example".into(),
             archive: self.directory.path().join("history"),
             follower: Arc::new(follower),
+            enrolment: Some(Enrolment {
+                root: self.root.clone(),
+                ca: self.ca.clone(),
+                life: Duration::from_hours(24),
+            }),
         })
     }
 

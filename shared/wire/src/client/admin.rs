@@ -13,6 +13,7 @@ use crate::admin::{
     JobDocument, JobQuery, KeyReport, LaneDocument, MakeCsr, NewAccount, NodeDocument, OperatorDocument, PutProfile,
     RegisterIssuer, Revocation, Revoke,
 };
+use crate::enrol::{Invite, Invited};
 
 /// A client of the operators' API. Its certificate says who the operator is.
 #[derive(Debug, Clone)]
@@ -38,6 +39,11 @@ impl AdminClient {
         self.caller
             .read(self.caller.request_with(Method::POST, path, body))
             .await
+    }
+
+    /// Invites a node.
+    pub async fn invite_node(&self, invite: &Invite) -> Result<Invited, ClientError> {
+        self.post("/v1/nodes/invitations", invite).await
     }
 
     /// Every issuer.

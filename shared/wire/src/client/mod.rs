@@ -1,7 +1,9 @@
-//! Typed clients of our own APIs, over mutual TLS: [`HvcaClient`] for certificates, [`AdminClient`] for operators.
+//! Typed clients of our own APIs, over mutual TLS: [`HvcaClient`] for certificates, [`AdminClient`] for operators, [`NodeClient`] for
+//! nodes, and [`enrol`] for those that are to become nodes.
 
 mod admin;
 mod hvca;
+mod node;
 
 use std::{fmt, fs, path::Path, sync::Arc, time::Duration};
 
@@ -12,6 +14,7 @@ use serde::de::DeserializeOwned;
 
 pub use admin::AdminClient;
 pub use hvca::{HvcaClient, IssueOptions, Submitted};
+pub use node::{NodeClient, enrol};
 
 use crate::problem::Problem;
 
@@ -125,8 +128,12 @@ struct Caller {
 
 impl Caller {
     fn new(base: &str, files: &TlsFiles<'_>) -> Result<Self, ClientError> {
+        Self::over(base, files.config()?)
+    }
+
+    fn over(base: &str, config: ClientConfig) -> Result<Self, ClientError> {
         let http = reqwest::Client::builder()
-            .tls_backend_preconfigured(files.config()?)
+            .tls_backend_preconfigured(config)
             .https_only(true)
             .redirect(redirect::Policy::none())
             .connect_timeout(CONNECT_TIMEOUT)
