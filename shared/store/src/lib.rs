@@ -6,6 +6,8 @@
 mod error;
 mod ledger;
 mod operate;
+pub mod postgres;
+mod rules;
 pub mod sqlite;
 #[cfg(test)]
 mod suite;

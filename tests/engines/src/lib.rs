@@ -2,4 +2,7 @@
 //! proxy that cuts and delays links. Knows nothing of Bulkhead.
 
 pub mod chaos_proxy;
+pub mod postgres;
 pub mod rabbitmq;
+
+pub use postgres::Postgres;

@@ -1,7 +1,5 @@
 //! Accepting: an idempotency key's job, the job in flight that the request joins, or a new job.
 
-use std::time::Duration;
-
 use domain::{
     id::Serial,
     issuer::{IssuerState, Purpose},
@@ -15,14 +13,12 @@ use super::{
     counts::Repeat,
     fault::Fault,
     ledger::Ledger,
-    open::{OpenRow, add_waiter, open_row, read_lane},
+    open::{OpenRow, open_row, read_lane},
 };
-use crate::{AcceptError, Accepted, How, Idempotency, NewJob, StoreError};
-
-/// Statements of joiners that are kept for one job: those with the latest `sign_by`.
-const JOINERS: u32 = 8;
-/// A signature is never made later than this after notBefore (CA/Browser Forum BR 7.1.2.7).
-const SIGN_AFTER_NOT_BEFORE: Duration = Duration::from_hours(48);
+use crate::{
+    AcceptError, Accepted, How, Idempotency, NewJob, StoreError,
+    rules::{JOINERS, SIGN_AFTER_NOT_BEFORE, Waiters},
+};
 
 impl Ledger<'_> {
     /// Accepts jobs, each by itself.
@@ -166,7 +162,7 @@ impl Ledger<'_> {
         };
         let latest = Timestamp::from_secs(open.not_before) + SIGN_AFTER_NOT_BEFORE;
         let same = open.repeat == job.repeat && open.account == job.account && open.lane == job.lane;
-        let mut changed = add_waiter(&mut open.waiters, job.waiter.as_ref());
+        let mut changed = open.waiters.add(job.waiter.as_ref());
         if same && job.job != open.job {
             self.keep_statement(earlier, job)?;
             if job.sign_by > open.sign_by && job.sign_by <= latest {
@@ -177,7 +173,7 @@ impl Ledger<'_> {
         if changed {
             self.execute(
                 "UPDATE open SET waiters = ?2, sign_by = ?3 WHERE job = ?1",
-                (Column(earlier), &open.waiters, Column(open.sign_by)),
+                (Column(earlier), Column(&open.waiters), Column(open.sign_by)),
             )?;
         }
         Ok(())
@@ -280,8 +276,8 @@ impl Ledger<'_> {
             (id, &job.statement, &job.proof),
         )?;
         self.execute("INSERT INTO intent (id, tbs) VALUES (?1, ?2)", (id, &job.tbs))?;
-        let mut waiters = super::column::Waiters::default();
-        add_waiter(&mut waiters, job.waiter.as_ref());
+        let mut waiters = Waiters::default();
+        waiters.add(job.waiter.as_ref());
         let unique_key = job.unique_key.then_some(Column(&job.public_key));
         self.execute(
             "INSERT INTO open (job, issuer, class, account, purpose, state, accepted_at, sign_by, waiters, repeat, \
@@ -295,7 +291,7 @@ impl Ledger<'_> {
                 Column(&state),
                 Column(self.now),
                 Column(job.sign_by),
-                waiters,
+                Column(&waiters),
                 Column(&job.repeat),
                 i64::try_from(job.join_within.as_millis()).unwrap_or(i64::MAX),
                 unique_key

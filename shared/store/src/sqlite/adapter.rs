@@ -21,20 +21,8 @@ use crate::{
     AcceptError, Accepted, Announced, Announcement, Appended, AuditLink, Begin, Claim, Claimable, Counter, Deferral,
     Ended, Finish, Finished, Head, Heartbeat, IssuerRow, Job, JobEvent, JobFilter, JobSummary, LaneStatus,
     LaneSwitches, NewJob, Refusal, Revocation, Revoked, StatisticsPage, StatisticsQuery, Store, StoreError, TakenOver,
+    rules::{READS, ROWS, within},
 };
-
-/// A call carries at most this many rows; whoever has more calls again.
-const ROWS: usize = 1_000;
-/// A read of many jobs asks for at most this many.
-const READS: usize = 10_000;
-
-fn within(what: &str, rows: usize, most: usize) -> Result<(), StoreError> {
-    if rows > most {
-        let text = format!("{what}: {rows} rows in one call, at most {most}; call more than once");
-        return Err(StoreError::Rejected(text));
-    }
-    Ok(())
-}
 
 #[async_trait]
 impl Store for Sqlite {

@@ -1,10 +1,6 @@
 //! Looking for jobs that may be begun, account by account, and for how long lanes have waited.
 
-use std::{
-    collections::{BTreeMap, HashMap},
-    sync::{Mutex, PoisonError},
-    time::Duration,
-};
+use std::{collections::BTreeMap, time::Duration};
 
 use domain::{
     id::{AccountId, Serial},
@@ -20,31 +16,10 @@ use super::{
     open::{paused, usage_on},
     sql::{one, readable},
 };
-use crate::{Claim, Claimable, LaneStatus, LaneSwitches};
-
-/// Lanes of which it is remembered whose turn comes next. Beyond them all is forgotten and begins anew.
-const LANES: usize = 16_384;
-
-/// Jobs that one claim brings at most.
-const CLAIM: usize = 256;
-
-/// Whose turn comes next in each lane, so that one account's backlog does not hide another's job.
-#[derive(Debug, Default)]
-pub(super) struct Turns(Mutex<HashMap<Lane, AccountId>>);
-
-impl Turns {
-    fn last(&self, lane: &Lane) -> Option<AccountId> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(lane).cloned()
-    }
-
-    fn set(&self, lane: &Lane, last: AccountId) {
-        let mut turns = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if turns.len() >= LANES {
-            turns.clear();
-        }
-        turns.insert(lane.clone(), last);
-    }
-}
+use crate::{
+    Claim, Claimable, LaneStatus, LaneSwitches,
+    rules::{CLAIM, Turns, in_turn, jobs_each},
+};
 
 /// Jobs of the lanes that may be begun: of each account in turn its oldest.
 pub(super) fn claimable(
@@ -68,31 +43,13 @@ fn of_lane(connection: &Connection, turns: &Turns, claim: &Claim, now: Timestamp
     if let Some(last) = accounts.last().filter(|_| accounts.len() > 1) {
         turns.set(&claim.lane, last.clone());
     }
+    let each = jobs_each(limit, accounts.len());
     let mut queues = Vec::new();
-    // Twice what each would give if all gave the same: accounts with few jobs leave room.
-    let each = 2 * limit.div_ceil(accounts.len().max(1));
     for account in accounts {
         let jobs = oldest(connection, claim, &account, each, now)?;
-        queues.push((account, jobs.into_iter()));
+        queues.push((account, jobs));
     }
-    let mut found = Vec::new();
-    loop {
-        let before = found.len();
-        for (account, jobs) in &mut queues {
-            if found.len() < limit
-                && let Some(job) = jobs.next()
-            {
-                found.push(Claimable {
-                    job,
-                    lane: claim.lane.clone(),
-                    account: account.clone(),
-                });
-            }
-        }
-        if found.len() == before {
-            return Ok(found);
-        }
-    }
+    Ok(in_turn(&claim.lane, queues, limit))
 }
 
 /// Accounts with queued jobs in a lane, beginning behind `last`, at most `limit`.

@@ -12,6 +12,8 @@ use domain::{
 };
 use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ToSql, ToSqlOutput, ValueRef};
 
+use crate::rules::Waiters;
+
 /// A domain value in a column: `Column(&value)` goes in, `Column<Value>` comes out.
 #[derive(Debug)]
 pub(super) struct Column<T>(pub(super) T);
@@ -133,36 +135,13 @@ impl FromSql for Column<u64> {
     }
 }
 
-/// The front ends that wait for a job, as one text: names separated by spaces.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub(super) struct Waiters(pub(super) Vec<Incarnation>);
-
-impl Waiters {
-    /// Front ends that one job remembers. Beyond them a front end learns the end of the job by reading the ledger.
-    const MOST: usize = 32;
-
-    /// Adds a front end. Whether there is a change.
-    pub(super) fn add(&mut self, waiter: &Incarnation) -> bool {
-        let new = self.0.len() < Self::MOST && !self.0.contains(waiter);
-        if new {
-            self.0.push(waiter.clone());
-        }
-        new
-    }
-}
-impl ToSql for Waiters {
+impl ToSql for Column<&Waiters> {
     fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
-        let texts: Vec<String> = self.0.iter().map(ToString::to_string).collect();
-        Ok(texts.join(" ").into())
+        Ok(self.0.to_string().into())
     }
 }
-impl FromSql for Waiters {
+impl FromSql for Column<Waiters> {
     fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
-        let texts = value.as_str()?.split_ascii_whitespace();
-        texts
-            .map(str::parse)
-            .collect::<Result<_, _>>()
-            .map(Self)
-            .map_err(damaged)
+        value.as_str()?.parse().map(Column).map_err(damaged)
     }
 }

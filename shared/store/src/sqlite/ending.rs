@@ -7,18 +7,16 @@ use domain::{
 };
 
 use super::{
-    column::{Column, Waiters},
+    column::Column,
     counts::{Sign, Total},
     fault::Fault,
     ledger::Ledger,
     open::{OpenRow, open_row, owner_lost},
 };
-use crate::{Ended, Outcome, Revocation, Revoked, StoreError};
-
-/// A revocation date this close to the store's time, in seconds, is now: a client's "now" is a moment old when it arrives.
-const DATE_TOLERANCE: i64 = 2;
-/// Leases that ended this long ago, in milliseconds, are forgotten.
-const LEASE_KEPT: i64 = 10 * 60 * 1000;
+use crate::{
+    Ended, Outcome, Revocation, Revoked, StoreError,
+    rules::{LEASE_KEPT, Waiters, revocation_date},
+};
 
 impl Ledger<'_> {
     /// Ends what nobody wants any more and forgets what has run out, in chunks of `limit`.
@@ -99,7 +97,7 @@ impl Ledger<'_> {
     fn withdraw_one(&mut self, frontend: &Incarnation, job: &Serial) -> Result<Option<Ended>, Fault> {
         let open = self.one(
             open_row!("open.sign_by <= ?2 AND open.state <> 'signing' AND open.waiters = ?3"),
-            (Column(job), Column(self.now), Waiters(vec![frontend.clone()])),
+            (Column(job), Column(self.now), Column(&Waiters(vec![frontend.clone()]))),
             OpenRow::read,
         )?;
         let at = self.now;
@@ -142,7 +140,7 @@ impl Ledger<'_> {
             }
             _ => {}
         }
-        let date = match self.revocation_date(revocation, not_before) {
+        let date = match revocation_date(revocation, not_before, self.now) {
             Ok(date) => date,
             Err(refused) => return Ok(refused),
         };
@@ -174,22 +172,6 @@ impl Ledger<'_> {
         }
         self.note(job, "cancelled", revocation.reason.as_str(), &revocation.by)?;
         Ok(Revoked::Cancelled)
-    }
-
-    /// The date that counts, or why the given one does not.
-    fn revocation_date(&self, revocation: &Revocation, not_before: i64) -> Result<i64, Revoked> {
-        let now = self.now.as_secs();
-        let Some(date) = revocation.revocation_date else {
-            return Ok(now);
-        };
-        if date > now + DATE_TOLERANCE {
-            return Err(Revoked::InTheFuture);
-        }
-        let compromised = revocation.reason == RevocationReason::KeyCompromise;
-        if date < not_before || (date < now - DATE_TOLERANCE && !compromised) {
-            return Err(Revoked::TooEarly);
-        }
-        Ok(date.min(now))
     }
 
     /// Marks of a job's life that signers and front ends want kept.

@@ -14,12 +14,10 @@ use domain::{
 use rusqlite::{CachedStatement, Connection, OptionalExtension, Params, Row};
 
 use super::{column::Column, counts::Counts, fault::Fault, sql};
-use crate::{IssuerRow, LaneSwitches, StoreError};
-
-/// What happens to a job is noted this many times.
-const EVENTS_PER_JOB: u32 = 1_000;
-/// Longer details of events are cut here, in characters.
-const DETAIL: usize = 2_000;
+use crate::{
+    IssuerRow, LaneSwitches, StoreError,
+    rules::{EVENTS_PER_JOB, cut},
+};
 
 /// A savepoint around a call, and one around each of its rows: to set, to come back to, to give up.
 const SAVEPOINT: [[&str; 3]; 2] = [
@@ -215,14 +213,13 @@ impl<'c> Ledger<'c> {
 
     /// Notes what happened to a job.
     pub(super) fn note(&self, job: &Serial, kind: &str, detail: &str, said_by: &str) -> Result<(), Fault> {
-        let end = detail.char_indices().nth(DETAIL).map_or(detail.len(), |(end, _)| end);
         self.execute(
             "INSERT INTO job_event (job, kind, detail, said_by, at) SELECT ?1, ?2, ?3, ?4, ?5 \
              WHERE (SELECT count(*) FROM job_event WHERE job = ?1) < ?6",
             (
                 Column(job),
                 kind,
-                &detail[..end],
+                cut(detail),
                 said_by,
                 Column(self.now),
                 EVENTS_PER_JOB,

@@ -38,7 +38,6 @@ use rusqlite::Connection;
 use tokio::sync::oneshot;
 
 use self::{
-    claim::Turns,
     counts::Counts,
     fault::Fault,
     ledger::Ledger,
@@ -47,7 +46,7 @@ use self::{
     schema::Files,
     writer::{Call, Work, Writer},
 };
-use crate::StoreError;
+use crate::{StoreError, rules::Turns};
 
 pub use self::schema::OpenError;
 

@@ -2,7 +2,7 @@
 
 use domain::{
     bytes::Digest,
-    id::{AccountId, Incarnation, IssuerId, Serial},
+    id::{AccountId, IssuerId, Serial},
     job::State,
     lane::{Class, Lane},
     time::Timestamp,
@@ -10,12 +10,12 @@ use domain::{
 use rusqlite::Row;
 
 use super::{
-    column::{Column, Waiters},
+    column::Column,
     counts::{Repeat, Sign, Total},
     fault::Fault,
     ledger::Ledger,
 };
-use crate::{Ended, Outcome};
+use crate::{Ended, Outcome, rules::Waiters};
 
 /// Selects the open row of job `?1`, with its request, where the law (a condition over `open`) allows it. With more columns after those
 /// of [`OpenRow`], and more tables to take them from.
@@ -74,7 +74,7 @@ impl OpenRow {
             turn: row.get(5)?,
             strikes: row.get(6)?,
             sign_by: row.get::<_, Column<Timestamp>>(7)?.0,
-            waiters: row.get(8)?,
+            waiters: row.get::<_, Column<Waiters>>(8)?.0,
             repeat: row.get::<_, Column<Digest>>(9)?.0,
             join_within: row.get(10)?,
             unique_key: row.get::<_, Option<Column<Digest>>>(11)?.map(|key| key.0),
@@ -205,9 +205,4 @@ impl Ledger<'_> {
     pub(super) fn ended(&self, job: &Serial) -> Result<Option<Ended>, Fault> {
         super::read::ended(self.connection, job)
     }
-}
-
-/// Adds a waiter to an open row's list.
-pub(super) fn add_waiter(waiters: &mut Waiters, waiter: Option<&Incarnation>) -> bool {
-    waiter.is_some_and(|waiter| waiters.add(waiter))
 }

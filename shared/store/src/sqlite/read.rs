@@ -15,11 +15,8 @@ use super::{
 };
 use crate::{
     Counter, Ended, Job, JobEvent, JobFilter, JobSummary, Outcome, RevocationRecord, Statistics, StatisticsEntry,
-    StatisticsPage, StatisticsQuery,
+    StatisticsPage, StatisticsQuery, rules::LIST,
 };
-
-/// A list of jobs or events is never longer.
-const LIST: u32 = 1_000;
 
 /// How a job ended, if it has.
 pub(super) fn ended(connection: &Connection, job: &Serial) -> Result<Option<Ended>, Fault> {

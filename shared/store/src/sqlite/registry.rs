@@ -16,10 +16,7 @@ use super::{
     ledger::Ledger,
     sql::{all, one, readable},
 };
-use crate::{Announced, Appended, AuditLink, IssuerRow, LaneSwitches};
-
-/// Announcements are shown for a minute, in milliseconds, after their lease has ended.
-const SHOWN: i64 = 60_000;
+use crate::{Announced, Appended, AuditLink, IssuerRow, LaneSwitches, rules::LEASE_SHOWN};
 
 impl Ledger<'_> {
     /// Appends a revision and its issuers, unless its number and hash do not follow the head.
@@ -192,7 +189,7 @@ pub(super) fn incarnations(connection: &Connection, now: Timestamp) -> Result<Ve
     let rows = readable(
         connection,
         "SELECT announcement, lease_until, seen FROM lease WHERE lease_until > ?1 - ?2 ORDER BY incarnation",
-        (Column(now), SHOWN),
+        (Column(now), LEASE_SHOWN),
         |row| {
             let text: String = row.get(0)?;
             let lease_until = row.get::<_, Column<Timestamp>>(1)?.0;
