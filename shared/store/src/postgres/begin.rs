@@ -217,15 +217,15 @@ impl Core {
             "WITH me AS MATERIALIZED (SELECT coalesce($1::bigint, ledger_now()) AS now), \
              gate AS (DELETE FROM registry_gate WHERE FALSE), \
              wanted AS MATERIALIZED (\
-                 SELECT open.*, me.now, open.strikes + 1 >= $8 AS is_poison FROM me \
+                 SELECT open.*, me.now, open.strikes >= $8 AS is_poison FROM me \
                  CROSS JOIN unnest($2::text[], $3::text[]) AS asked (issuer, class) CROSS JOIN LATERAL (\
                      SELECT * FROM open WHERE open.issuer = asked.issuer AND open.class = asked.class AND open.state = 'signing' \
                      AND (open.begun_at <= me.now - $5 OR {OWNER_LOST}) \
-                     AND (open.strikes + 1 >= $8 OR (open.sign_by > me.now AND {USAGE_ON})) \
+                     AND (open.strikes >= $8 OR (open.sign_by > me.now AND {USAGE_ON})) \
                      ORDER BY open.begun_at LIMIT $4 FOR UPDATE SKIP LOCKED) AS open LIMIT $4), \
              taken AS (UPDATE open SET owner = $6, turn = turn + 1, strikes = strikes + 1, begun_at = (SELECT now FROM me) \
                  WHERE job = ANY(ARRAY(SELECT job FROM wanted WHERE NOT is_poison))), \
-             parked AS (UPDATE open SET state = 'parked', owner = NULL, begun_at = NULL, strikes = strikes + 1 \
+             parked AS (UPDATE open SET state = 'parked', owner = NULL, begun_at = NULL \
                  WHERE job = ANY(ARRAY(SELECT job FROM wanted WHERE is_poison))), \
              counts AS (INSERT INTO lane_tally AS tally (issuer, class, writer, signing, parked) \
                  SELECT issuer, class, $7, -count(*), count(*) FROM wanted WHERE is_poison GROUP BY issuer, class \
@@ -254,7 +254,7 @@ impl Core {
                 events.push(event::Event::new(
                     job,
                     "poisoned",
-                    &format!("lost {} owners", strikes + 1),
+                    &format!("lost its owner {strikes} times while it ran alone"),
                     by,
                 ));
             } else {
