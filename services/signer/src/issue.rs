@@ -7,6 +7,7 @@ use std::{
 
 use arc_swap::ArcSwap;
 use domain::{
+    bytes::Blob,
     failure::{Failure, KeysFailure},
     id::Serial,
     lane::Lane,
@@ -23,7 +24,7 @@ use crate::{
     metrics::{Metrics, SignOutcome},
     news::{News, Report},
     pool::shielded,
-    sign::{Signed, sign},
+    sign::{NotSigned, Signed, sign},
 };
 
 /// How long the ledger may take for the last look.
@@ -112,7 +113,8 @@ impl Issue {
         check(begun, &view).map_err(|objection| self.weigh(begun, objection, &applied))
     }
 
-    fn sign(&self, begun: &Begun, checked: &Checked, held: Option<&Held>) -> Result<Signed, Failure> {
+    /// Looks once more, then signs. A certificate that is not what was intended is kept as evidence, and never leaves.
+    pub fn sign(&self, begun: &Begun, checked: &Checked, held: Option<&Held>) -> Result<Signed, Failure> {
         let applied = self.applied.load();
         last_look(checked, begun, &applied.snapshot, self.clock.now())
             .map_err(|objection| self.weigh(begun, objection, &applied))?;
@@ -122,11 +124,16 @@ impl Issue {
         let signed = sign(held, begun, checked);
         let outcome = match &signed {
             Ok(_) => SignOutcome::Signed,
-            Err(Failure::SignatureWrong) => SignOutcome::Wrong,
+            Err(not) if not.failure == Failure::SignatureWrong => SignOutcome::Wrong,
             Err(_) => SignOutcome::Failed,
         };
         self.metrics.signed(begun.lane.class, outcome, started.elapsed());
-        signed
+        signed.map_err(|NotSigned { failure, foreign }| {
+            if let Some(certificate) = foreign {
+                self.report(begun, "foreign_certificate", &failure, Some(Blob(certificate)));
+            }
+            failure
+        })
     }
 
     /// An objection that rests on the snapshot holds only if the ledger has no later revision. What then remains to be reported, is.
@@ -144,17 +151,22 @@ impl Issue {
             }
         }
         if let Some(kind) = report {
-            let report = Report {
-                job: begun.job,
-                lane: begun.lane.clone(),
-                kind,
-                detail: describe(&failure),
-            };
-            if self.reports.try_send(report).is_err() {
-                tracing::error!(job = %begun.job, kind, "too much to report: this is not recorded");
-            }
+            self.report(begun, kind, &failure, None);
         }
         failure
+    }
+
+    fn report(&self, begun: &Begun, kind: &'static str, failure: &Failure, evidence: Option<Blob>) {
+        let report = Report {
+            job: begun.job,
+            lane: begun.lane.clone(),
+            kind,
+            detail: describe(failure),
+            evidence,
+        };
+        if self.reports.try_send(report).is_err() {
+            tracing::error!(job = %begun.job, kind, "too much to report: this is not recorded");
+        }
     }
 
     fn ask<T>(&self, question: impl Future<Output = Result<T, store::StoreError>>) -> Result<T, Failure> {
@@ -190,6 +202,7 @@ fn describe(failure: &Failure) -> String {
         Failure::IssuerDestroyed => {
             "the ledger's row of the issuer says enabled, the signed registry destroyed".to_owned()
         }
+        Failure::Program(fault) => fault.clone(),
         other => format!("{other:?}"),
     }
 }

@@ -1,6 +1,7 @@
 //! What the parts of the signer tell its worker, and what is written down for operators.
 
 use domain::{
+    bytes::Blob,
     dispatch::{Hindrance, Recorded},
     failure::Failure,
     id::Serial,
@@ -61,4 +62,6 @@ pub struct Report {
     pub kind: &'static str,
     /// For people.
     pub detail: String,
+    /// A certificate that must be kept and that nobody may see, DER. It goes into the audit log alone, since it says names.
+    pub evidence: Option<Blob>,
 }

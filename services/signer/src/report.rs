@@ -50,6 +50,7 @@ impl Reporter {
                     lane,
                     kind,
                     detail,
+                    ..
                 } = report;
                 self.metrics.reported(kind);
                 tracing::error!(%job, %lane, kind, detail, "job {job}: {kind}: {detail}");
@@ -72,6 +73,11 @@ impl Reporter {
     }
 
     fn in_the_chain(&self, report: Report) -> AuditEvent {
+        let mut detail = report.detail;
+        if let Some(certificate) = &report.evidence {
+            let certificate = pki::pem::encode("CERTIFICATE", certificate);
+            detail = format!("{detail}; it is kept here and was shown to nobody:\n{certificate}");
+        }
         AuditEvent {
             at: self.clock.now(),
             kind: format!("job_{}", report.kind),
@@ -79,7 +85,7 @@ impl Reporter {
             subject: format!("job:{}", report.job),
             reason: None,
             count: 1,
-            detail: report.detail,
+            detail,
         }
     }
 

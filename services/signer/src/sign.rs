@@ -15,8 +15,23 @@ pub struct Signed {
     pub attempts: u32,
 }
 
+/// Why there is none.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NotSigned {
+    /// What follows.
+    pub failure: Failure,
+    /// DER of a certificate that was made and must never be seen, if there is one: it is kept as evidence.
+    pub foreign: Option<Vec<u8>>,
+}
+
+impl From<Failure> for NotSigned {
+    fn from(failure: Failure) -> Self {
+        Self { failure, foreign: None }
+    }
+}
+
 /// Signs the intent of a job. Blocks as long as the key operation takes.
-pub fn sign(held: &Held, begun: &Begun, checked: &Checked) -> Result<Signed, Failure> {
+pub fn sign(held: &Held, begun: &Begun, checked: &Checked) -> Result<Signed, NotSigned> {
     for attempts in 1..=2 {
         let signature = held.sign(&begun.tbs).map_err(|error| {
             tracing::warn!(job = %begun.job, lane = %begun.lane, error = %error, "key operation failed");
@@ -37,8 +52,13 @@ pub fn sign(held: &Held, begun: &Begun, checked: &Checked) -> Result<Signed, Fai
                 | SealedWrong::OtherTbs
                 | SealedWrong::OtherIntent(_)
                 | SealedWrong::OtherAlgorithm),
-            ) => return Err(Failure::Program(format!("job {}: {error}", begun.job))),
+            ) => {
+                return Err(NotSigned {
+                    failure: Failure::Program(format!("job {}: {error}", begun.job)),
+                    foreign: Some(certificate),
+                });
+            }
         }
     }
-    Err(Failure::SignatureWrong)
+    Err(Failure::SignatureWrong.into())
 }

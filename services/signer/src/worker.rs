@@ -507,6 +507,7 @@ impl Worker {
             lane,
             kind,
             detail,
+            evidence: None,
         };
         if let Err(unsent) = self.reports.try_send(report) {
             tracing::error!(%job, kind, %unsent, "too much to report: this is not written down");

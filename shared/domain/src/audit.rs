@@ -25,7 +25,8 @@ pub struct AuditEvent {
     pub reason: Option<String>,
     /// To how many.
     pub count: u64,
-    /// For people. No secrets, no subjects, no names from certificates.
+    /// For people. No secrets, no subjects, no names from certificates; but a certificate that was signed by a fault of the program is
+    /// kept here whole.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub detail: String,
 }

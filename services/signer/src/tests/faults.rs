@@ -1,19 +1,36 @@
 //! Keys that fail, owners that die, issuers that are switched off: whose matter it is, and that nobody else notices.
 
-use std::{sync::atomic::Ordering, time::Duration};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use domain::{
-    failure::KeysFailure,
+    audit::AuditEvent,
+    bytes::Blob,
+    failure::{KeysFailure, Scope},
     id::Incarnation,
     issuer::{IssuerState, Role},
     job::{RevocationReason, State},
     registry::Change,
+    time::Clock,
 };
+use keys::Keys;
+use runtime::{clock::SystemClock, telemetry};
 use store::{Announcement, Begin, Revocation, Revoked, Store};
+use tokio::{runtime::Handle, sync::mpsc};
+use wire::attest::Verifier;
 
 use super::{
     bench::{Bench, lane, only},
     token::Fault,
+};
+use crate::{
+    check::{View, check},
+    issue::Issue,
+    keyring::Keyring,
+    metrics::Metrics,
+    report::Reporter,
 };
 
 #[tokio::test(flavor = "multi_thread")]
@@ -300,4 +317,61 @@ async fn a_store_that_takes_nothing_costs_no_job_and_no_signature() {
         .until("it is well again", async || signer.health.readiness().ready)
         .await;
     signer.stop().await.unwrap();
+}
+
+/// The one way to such a certificate is a fault of the program: here the content is exchanged between check and signature.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_certificate_over_bytes_that_nobody_intended_is_kept_as_evidence_and_stops_the_signer() {
+    let bench = Bench::new().await;
+    let jobs = bench.accept(vec![bench.draft("a", "host.example.com")]).await;
+    let Begin::Begun(begun) = bench.store.begin(&bench.waiter, &jobs).await.unwrap().remove(0) else {
+        panic!("not begun");
+    };
+    let applied = bench.follower.applied();
+    let keys: Vec<Arc<dyn Keys>> = vec![bench.token.clone()];
+    let keyring = Keyring::look(&bench.snapshot(), &keys, &Keyring::default());
+    let held = keyring.get(&begun.lane.issuer).unwrap().clone();
+    let mut checked = {
+        let (applied, verifier) = (applied.load(), Verifier::new());
+        let view = View {
+            applied: &applied,
+            verifier: &verifier,
+            now: SystemClock.now(),
+        };
+        check(&begun, &view).unwrap()
+    };
+    checked.statement.content.public_key = Blob(b"another key".to_vec());
+
+    let metrics = Metrics::new(&telemetry::Metrics::new());
+    let (reports, to_report) = mpsc::channel(4);
+    let issue = Issue {
+        store: bench.store.clone(),
+        applied,
+        keyring: Arc::default(),
+        verifier: Verifier::new(),
+        clock: Arc::new(SystemClock),
+        handle: Handle::current(),
+        news: mpsc::channel(1).0,
+        reports,
+        metrics: metrics.clone(),
+    };
+    let failure = issue.sign(&begun, &checked, Some(&held)).unwrap_err();
+    // What follows from it: `dispatch::tests::a_fault_of_the_program_ends_the_job_and_stops_the_signer`.
+    assert_eq!(failure.scope(), Some(Scope::Program));
+
+    drop(issue);
+    let reporter = Reporter {
+        store: bench.store.clone(),
+        key: bench.signer.clone(),
+        clock: Arc::new(SystemClock),
+        metrics,
+    };
+    reporter.run(to_report).await;
+    assert_eq!(bench.events(jobs[0]).await, ["foreign_certificate"]);
+    let links = bench.store.audit(None, 0, 10).await.unwrap();
+    let event: AuditEvent = serde_json::from_slice(&links[0].events[0]).unwrap();
+    assert_eq!(event.kind, "job_foreign_certificate");
+    let (_, pem) = event.detail.split_once('\n').expect("the certificate is in it");
+    let certificate = pki::pem::decode("CERTIFICATE", pem).unwrap();
+    assert_eq!(pki::certificate::read(&certificate).unwrap().tbs, begun.tbs);
 }
