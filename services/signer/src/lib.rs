@@ -33,7 +33,11 @@ use domain::{
 use keys::Keys;
 use runtime::{clock::StoreClock, config, follow::Applied, health::Health, shutdown::Shutdown, telemetry};
 use store::Store;
-use tokio::{runtime::Handle, sync::mpsc, task::JoinError};
+use tokio::{
+    runtime::Handle,
+    sync::mpsc,
+    task::{JoinError, JoinHandle, JoinSet},
+};
 use tokio_util::sync::CancellationToken;
 use wire::{attest::Verifier, signed::NodeKey};
 
@@ -152,8 +156,9 @@ pub async fn serve(context: Context) -> Result<(), SignerError> {
         news: news.clone(),
         condition: health.part("signer"),
     };
-    let heart = tokio::spawn(heart.run(stop.clone()));
-    let watch = tokio::spawn(watch_keys(
+    let mut parts = JoinSet::new();
+    parts.spawn(heart.run(stop.clone()));
+    parts.spawn(watch_keys(
         keys,
         applied.clone(),
         keyring.clone(),
@@ -169,7 +174,7 @@ pub async fn serve(context: Context) -> Result<(), SignerError> {
         answers: answers.clone(),
         metrics: metrics.clone(),
     };
-    let sweeper = tokio::spawn(sweeper.run(stop.clone()));
+    parts.spawn(sweeper.run(stop.clone()));
     let recorder = Recorder {
         store: store.clone(),
         owner: incarnation.clone(),
@@ -178,9 +183,17 @@ pub async fn serve(context: Context) -> Result<(), SignerError> {
         answers,
         metrics: metrics.clone(),
     };
-    let recorder = tokio::spawn(recorder.run(to_record));
-    let answerer = answer::run(broker.clone(), node_key.clone(), metrics.clone(), to_answer);
-    let answerer = tokio::spawn(answerer);
+    parts.spawn(async move {
+        // It ends when the worker's senders are gone and everything that was under way is recorded: then the others may end.
+        recorder.run(to_record).await;
+        stop.cancel();
+    });
+    parts.spawn(answer::run(
+        broker.clone(),
+        node_key.clone(),
+        metrics.clone(),
+        to_answer,
+    ));
     let reporter = Reporter {
         store: store.clone(),
         key: node_key,
@@ -221,15 +234,10 @@ pub async fn serve(context: Context) -> Result<(), SignerError> {
         shutdown,
         state: State::default(),
     };
-    let worked = tokio::spawn(worker.run()).await?;
-
-    // The worker's senders are gone: what is under way in the others comes to its end.
-    recorder.await?;
-    stop.cancel();
-    sweeper.await?;
-    watch.await?;
-    heart.await?;
-    answerer.await?;
+    let worked = while_nothing_panics(tokio::spawn(worker.run()), &mut parts).await?;
+    while let Some(ended) = parts.join_next().await {
+        ended?;
+    }
     // A thread that hangs may still hold a sender of reports.
     if let Ok(reported) = tokio::time::timeout(REPORTS_TIMEOUT, reporter).await {
         reported?;
@@ -238,6 +246,21 @@ pub async fn serve(context: Context) -> Result<(), SignerError> {
         tracing::warn!(%error, "the lease was not ended; it runs out by itself");
     }
     worked.map_err(SignerError::Fault)
+}
+
+/// What the worker comes to. If one of its parts panics before that, it stops as well: a signer without its lease, its sweep or its
+/// recorder would look alive and do harm.
+async fn while_nothing_panics<T>(mut worker: JoinHandle<T>, parts: &mut JoinSet<()>) -> Result<T, JoinError> {
+    loop {
+        let ended = tokio::select! {
+            worked = &mut worker => return worked,
+            Some(ended) = parts.join_next() => ended,
+        };
+        if let Err(panic) = ended {
+            worker.abort();
+            return Err(panic);
+        }
+    }
 }
 
 fn limits(config: &config::Signer, threads: usize, in_flight: usize) -> Limits {

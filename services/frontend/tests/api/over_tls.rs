@@ -80,6 +80,30 @@ async fn the_typed_client_gets_its_certificate_and_a_stranger_gets_nothing() {
     };
     assert_eq!((status, problem.id), (401, Some(ProblemId::InvalidCredentials)));
 
+    // Some clients send their bodies only when they are told to go on.
+    let body = serde_json::json!({"api_key": api_key("acme"), "api_secret": SECRET}).to_string();
+    let login = tokio::process::Command::new("curl")
+        .args(["-sS", "-v", "--http1.1", "--max-time", "10"])
+        .args(["-H", "Content-Type: application/json", "-H", "Expect: 100-continue"])
+        .args(["-d", &body, "--cacert"])
+        .arg(ca.ca_file())
+        .arg("--cert")
+        .arg(&acme.certificate_file)
+        .arg("--key")
+        .arg(&acme.key_file)
+        .arg(format!("{base}/login"))
+        .output()
+        .await
+        .unwrap();
+    let (answer, talk) = (
+        String::from_utf8_lossy(&login.stdout),
+        String::from_utf8_lossy(&login.stderr),
+    );
+    assert!(
+        talk.contains("100 Continue") && answer.contains("access_token"),
+        "{talk}"
+    );
+
     world.shutdown.begin(Cause::Asked("a test".into()));
     let stopped = tokio::time::timeout(Duration::from_secs(5), served).await.unwrap();
     assert!(stopped.unwrap().is_ok());

@@ -471,6 +471,12 @@ impl Bench {
         }
     }
 
+    /// What makes another request the same as the one of this job.
+    pub async fn repeat_of(&self, job: Serial) -> Digest {
+        let statement: Statement = serde_json::from_slice(&self.job(job).await.statement).unwrap();
+        statement.repeat
+    }
+
     /// The kinds of events that are recorded of a job.
     pub async fn events(&self, job: Serial) -> Vec<String> {
         let events = self.store.events(job).await.unwrap();

@@ -118,13 +118,43 @@ async fn a_panic_over_one_job_refuses_it_alone() {
             bench.events(poison).await.contains(&"panicked".to_owned())
         })
         .await;
-    let more = bench.submit("a", 2).await;
+    // Nothing of the job is held: neither its slot nor its identity, so that the same request may be made again.
+    bench.token.mend("a");
+    let mut again = bench.draft("a", "host-2.example.com");
+    again.new.repeat = bench.repeat_of(poison).await;
+    let more = bench.accept(vec![again]).await;
+    assert_ne!(more[0], poison);
     bench.issued("a", &more).await;
     bench
         .until("every slot is free", async || {
             signer.metric("bulkhead_signer_in_flight") == 0
         })
         .await;
+    signer.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_permanent_error_of_a_request_is_met_once_however_often_it_is_delivered() {
+    let bench = Bench::new().await;
+    let jobs = bench.accept(vec![bench.draft("a", "host.example.com")]).await;
+    let stricter = bench.profile_change("a", |profile| profile.policy.san.dns_names = only("example.org"));
+    bench.change(vec![stricter]).await;
+    let signer = bench.start();
+    for _ in 0..20 {
+        bench.publish("a", &jobs).await;
+    }
+    assert_eq!(bench.refused(jobs[0]).await.0, "policy_violation");
+    bench.publish("a", &jobs).await;
+    bench
+        .until("every delivery is settled", async || {
+            signer.metric("bulkhead_signer_waiting") == 0 && signer.metric("bulkhead_signer_in_flight") == 0
+        })
+        .await;
+    assert_eq!((bench.job(jobs[0]).await.turn, bench.token.asked("a")), (1, 0));
+    assert_eq!(
+        signer.metric("bulkhead_signer_refused_total{id=\"policy_violation\"}"),
+        1
+    );
     signer.stop().await.unwrap();
 }
 

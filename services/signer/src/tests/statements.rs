@@ -7,6 +7,7 @@ use domain::{
     failure::Failure,
     id::Serial,
     issuer::Purpose,
+    job::State,
     lane::Class,
     statement::{Proof, Statement},
     time::{Clock, Timestamp},
@@ -216,7 +217,7 @@ async fn an_altered_ledger_gives_no_certificate_and_an_event_beside_the_job_and_
         bench
             .until("it is set aside or refused", async || {
                 let job = bench.job(*job).await;
-                !matches!(job.state, domain::job::State::Queued | domain::job::State::Signing)
+                !matches!(job.state, State::Queued | State::Signing)
             })
             .await;
         bench
@@ -237,4 +238,41 @@ async fn an_altered_ledger_gives_no_certificate_and_an_event_beside_the_job_and_
         .filter(|event| String::from_utf8_lossy(event).contains("job_altered"))
         .count();
     assert!(told >= 4, "{told} of {} alterations are in the audit log", jobs.len());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_row_of_an_issuer_that_nobody_knows_keeps_no_other_from_being_begun_or_swept() {
+    let bench = Bench::new().await;
+    let drafts = (0..8)
+        .map(|n| bench.draft("a", &format!("host-{n}.example.com")))
+        .collect();
+    let mut jobs = bench.accept(drafts).await;
+    let strangers = [jobs.remove(0), jobs.remove(3)];
+    for (stranger, issuer) in strangers.iter().zip(["nobody", "NO NAME"]) {
+        bench.tamper(
+            &format!("UPDATE open SET issuer = '{issuer}' WHERE job = ?1"),
+            *stranger,
+        );
+    }
+    let (late, in_time) = jobs.split_at(2);
+    for late in late.iter().chain(&strangers[1..]) {
+        bench.tamper("UPDATE open SET sign_by = accepted_at WHERE job = ?1", *late);
+    }
+    let signer = bench.start();
+    for jobs in [&strangers[..], in_time] {
+        bench.publish("a", jobs).await;
+    }
+    bench.issued("a", in_time).await;
+    bench.ended(late).await;
+    for stranger in strangers {
+        bench
+            .until("it is set aside and reported", async || {
+                let reported = bench.events(stranger).await.contains(&"damaged".to_owned());
+                reported && bench.state(stranger).await == State::Parked
+            })
+            .await;
+    }
+    assert_eq!((bench.token.asked("a"), bench.token.asked("b")), (4, 0));
+    assert!(signer.metric("bulkhead_ledger_altered_total") > 0, "it is not counted");
+    signer.stop().await.unwrap();
 }

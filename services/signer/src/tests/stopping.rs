@@ -2,8 +2,10 @@
 
 use domain::job::State;
 use store::Store;
+use tokio::{sync::oneshot, task::JoinSet};
 
 use super::{bench::Bench, token::Fault};
+use crate::while_nothing_panics;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn draining_finishes_what_is_in_flight_leaves_the_rest_to_others_and_says_goodbye() {
@@ -31,4 +33,26 @@ async fn draining_finishes_what_is_in_flight_leaves_the_rest_to_others_and_says_
     let signer = bench.start();
     bench.issued("a", &later).await;
     signer.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_part_that_panics_stops_the_worker_and_one_that_merely_ends_does_not() {
+    let mut parts = JoinSet::new();
+    parts.spawn(async {});
+    let (finish, finished) = oneshot::channel();
+    let worker = tokio::spawn(finished);
+    let working = tokio::spawn(async move { while_nothing_panics(worker, &mut parts).await });
+    tokio::task::yield_now().await;
+    finish.send("done").unwrap();
+    assert_eq!(working.await.unwrap().unwrap(), Ok("done"));
+
+    let mut parts = JoinSet::new();
+    parts.spawn(async { panic!("the lease is not kept any more") });
+    let (alive, mut gone) = oneshot::channel::<()>();
+    let worker = tokio::spawn(async move {
+        let _alive = alive;
+        std::future::pending::<()>().await;
+    });
+    assert!(while_nothing_panics(worker, &mut parts).await.unwrap_err().is_panic());
+    assert!((&mut gone).await.is_err(), "the worker goes on");
 }

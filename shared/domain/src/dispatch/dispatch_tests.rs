@@ -207,6 +207,25 @@ fn a_failing_key_spaces_the_attempts_of_its_issuer_and_of_no_other() {
 }
 
 #[test]
+fn what_waits_out_a_back_off_holds_no_slot_and_no_worker() {
+    let mut bench = Bench::serving(&["a", "b"]);
+    let failure = Failure::Keys(KeysFailure::OperationFailed);
+    bench.attempt("a", 1, Err(failure));
+    let waiting: Vec<u8> = (2..100).collect();
+    assert_eq!(bench.deliver(2, "a", &waiting), []);
+    let status = bench.dispatcher.status();
+    assert_eq!((status.waiting, status.in_flight), (98, 0));
+    assert_eq!(bench.dispatcher.flights.free(), LIMITS.in_flight);
+    // The other issuer finds everything free: as many slots and workers as if it were alone.
+    let others: Vec<u8> = (100..200).collect();
+    let begins = bench.deliver(3, "b", &others);
+    assert!(
+        matches!(&begins[..], [Effect::Begin(jobs)] if jobs.len() == LIMITS.begin),
+        "{begins:?}"
+    );
+}
+
+#[test]
 fn an_issuer_that_goes_on_failing_is_left_to_other_signers() {
     let mut bench = Bench::serving(&["a", "b"]);
     let mut paused = false;

@@ -84,20 +84,28 @@ impl Ledger<'_> {
             (Column(job), Column(self.now)),
             |row| {
                 let (in_time, paused, usage_on): (bool, bool, bool) = (row.get(1)?, row.get(2)?, row.get(3)?);
-                let destroyed = row.get::<_, Option<bool>>(4)?.unwrap_or(false);
-                Ok(match row.get::<_, Column<State>>(0)?.0 {
+                let destroyed: Option<bool> = row.get(4)?;
+                Ok(Some(match row.get::<_, Column<State>>(0)?.0 {
                     State::Signing => NotBegun::Elsewhere,
                     State::Parked => NotBegun::Parked,
                     _ if !in_time => NotBegun::Late,
                     _ if paused => NotBegun::Paused,
-                    _ if destroyed => NotBegun::IssuerDestroyed,
+                    _ if destroyed == Some(true) => NotBegun::IssuerDestroyed,
+                    _ if destroyed.is_none() => return Ok(None),
                     _ if !usage_on => NotBegun::IssuerDisabled,
                     _ => NotBegun::Elsewhere,
-                })
+                }))
             },
         )?;
-        if let Some(why) = open {
-            return Ok(why);
+        match open {
+            Some(Some(why)) => return Ok(why),
+            // Nothing is accepted for an issuer that has no row, and no issuer's row is ever deleted.
+            Some(None) => {
+                return Err(Fault::damaged(format!(
+                    "job {job}: nobody knows the issuer of its open row"
+                )));
+            }
+            None => {}
         }
         Ok(match self.ended(job)? {
             Some(ended) => NotBegun::Ended(ended.outcome.state()),
