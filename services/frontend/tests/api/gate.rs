@@ -163,18 +163,20 @@ async fn those_who_wait_for_a_dead_issuer_keep_nobody_from_waiting_for_another()
             plain(&format!("www-{n}.example.com"), &ClientKey::p256()).to_string(),
         );
         waiting.push(tokio::spawn(async move {
-            acme.json(Method::POST, "/certificates", &[("prefer", "wait=2")], &body)
+            acme.json(Method::POST, "/certificates", &[("prefer", "wait=5")], &body)
                 .await
         }));
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     let body = plain("www.example.com", &ClientKey::rsa()).to_string();
-    let started = std::time::Instant::now();
     let issued = rsa
         .json(Method::POST, "/certificates", &[("prefer", "wait=10")], &body)
         .await;
     assert_eq!(issued.header("preference-applied"), Some("wait=10"));
-    assert!(started.elapsed() < Duration::from_secs(2), "{:?}", started.elapsed());
+    assert!(
+        waiting.iter().any(|waiting| !waiting.is_finished()),
+        "it was served when the others had given up"
+    );
     for waiting in waiting {
         let accepted = waiting.await.unwrap();
         assert_eq!((accepted.status, accepted.header("preference-applied")), (201, None));
