@@ -3,6 +3,7 @@
 //!
 //! [`Broker`] is the seam; every adapter passes the contract suite ([`suite`]) against the real engine.
 
+pub mod amqp;
 pub mod embedded;
 pub mod suite;
 
@@ -45,14 +46,16 @@ pub trait Broker: Send + Sync + std::fmt::Debug {
     fn carrier(&self, lane: &Lane) -> Carrier;
 
     /// Publishes a sealed envelope (`wire::envelope`) that carries `jobs` jobs of `lane`: to the lane's queue, which keeps it until
-    /// somebody serves the lane ([`BrokerError::Full`] past its limit), or, when its carrier is the ledger, as a wake-up without a body
+    /// somebody serves the lane ([`BrokerError::Full`] past its limit, in which an engine may or may not count what is out), or, when its carrier is the ledger, as a wake-up without a body
     /// to every signer that serves the lane now ([`BrokerError::Unserved`] if none does).
     ///
     /// `trace` travels beside the envelope: W3C trace context, which nobody believes. Past [`MAX_TRACE_BYTES`] it is left out.
     async fn publish(&self, lane: &Lane, envelope: Bytes, jobs: usize, trace: Option<&str>) -> Result<(), BrokerError>;
 
     /// Opens a signer's inbox for these lanes. At most `prefetch` jobs of each lane are out and not settled at a time; an envelope with
-    /// more jobs than that comes alone. Signers that serve the same lane are delivered to in turn.
+    /// more jobs than that comes alone. An engine that cannot count jobs takes every envelope for a full one
+    /// (`Class::envelope_jobs`). Signers that serve the same lane are delivered to in turn. When the broker is away, the inbox is opened
+    /// all the same and comes alive with it, or the call fails with [`BrokerError::Unavailable`].
     async fn serve(&self, signer: &Incarnation, lanes: &[Lane], prefetch: usize)
     -> Result<Box<dyn Inbox>, BrokerError>;
 
@@ -60,7 +63,7 @@ pub trait Broker: Send + Sync + std::fmt::Debug {
     /// ledger has it.
     async fn answers(&self, frontend: &Incarnation, limit: usize) -> Result<Box<dyn Answers>, BrokerError>;
 
-    /// Sends a sealed answer to a front end, with trace context as in [`Broker::publish`].
+    /// Sends a sealed answer to a front end ([`BrokerError::Unanswerable`] if it is not there any more), with trace context as in [`Broker::publish`].
     async fn answer(&self, frontend: &Incarnation, answer: Bytes, trace: Option<&str>) -> Result<(), BrokerError>;
 
     /// Sets aside what cannot be verified or parsed.
@@ -113,8 +116,9 @@ fn bounded_trace(trace: Option<&str>) -> Option<&str> {
 
 /// A signer's inbox. Dropping it gives everything back that is not settled.
 ///
-/// What is given back goes to the head of its lane, in its old order, and comes again as redelivered. Tags that mean nothing (settled,
-/// given back, never given) are ignored.
+/// What is given back comes again as redelivered: from where it stood in its lane (embedded) or from its end (quorum queues). Tags that
+/// mean nothing (settled, given back, never given, or from before the broker was lost) are ignored. A pause and a drop are heard by the
+/// broker a moment later; nothing of the lane comes to this inbox from then on.
 #[async_trait]
 pub trait Inbox: Send + std::fmt::Debug {
     /// The next message, lanes in turn. `None` when the broker has closed the inbox: open another. Cancel safe.

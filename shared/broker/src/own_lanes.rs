@@ -27,4 +27,9 @@ impl OwnLanes {
             Carrier::Ledger
         }
     }
+
+    /// Tells of every change.
+    pub(crate) fn subscribe(&self) -> watch::Receiver<BTreeSet<Lane>> {
+        self.0.subscribe()
+    }
 }

@@ -8,7 +8,7 @@ pub mod interleaving;
 mod delivery;
 mod signalling;
 
-use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, future::Future, pin::Pin, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use domain::{
@@ -22,16 +22,27 @@ use crate::{Broker, BrokerError, Delivery, Inbox, Incoming};
 /// A broker to be checked.
 #[derive(Debug, Clone)]
 pub struct Subject {
-    /// It. No lane has been named to it yet.
+    /// It. No lane has been named to it yet. Where it is told which lanes are own, it has been told [`own_lanes`].
     pub broker: Arc<dyn Broker>,
-    /// How many lanes get queues of their own: at least 4.
+    /// How many lanes get queues of their own, if the first that are named do: at least 4. Otherwise 4.
     pub own_lanes: usize,
     /// How many envelopes a lane's queue takes: 8 to 64.
     pub lane_envelopes: usize,
+    /// How many more than that the engine may take before it refuses.
+    pub overshoot: usize,
     /// Whether the engine puts what is given back where it stood; if not, it goes to the end of its lane.
     pub returns_in_place: bool,
     /// After how long without a message the engine has certainly nothing to deliver.
     pub patience: Duration,
+}
+
+/// Every lane that the suite expects to have a queue of its own, for brokers that are told so.
+pub fn own_lanes() -> BTreeSet<Lane> {
+    let names = ["a", "b", "deep", "shallow", "full", "paused", "held", "free"].map(str::to_owned);
+    let numbered = ["own", "lane"]
+        .into_iter()
+        .flat_map(|name| (0..4).map(move |number| format!("{name}-{number}")));
+    names.into_iter().chain(numbered).map(|name| lane(&name)).collect()
 }
 
 /// One check.
@@ -96,6 +107,8 @@ pub const CONTRACT: [(&str, Contract); 23] = [
     ("what is set aside is counted", |s| Box::pin(signalling::quarantine(s))),
 ];
 
+/// Jobs of each envelope: a full one, so that engines that count jobs and those that count envelopes agree.
+const JOBS: usize = Class::Bulk.envelope_jobs();
 /// Long enough for anything that must come.
 const LIMIT: Duration = Duration::from_secs(10);
 
@@ -119,15 +132,35 @@ fn body(lane: &Lane, number: usize) -> Bytes {
 }
 
 impl Subject {
-    async fn publish(&self, lane: &Lane, numbers: impl IntoIterator<Item = usize>, jobs: usize) {
+    async fn publish(&self, lane: &Lane, numbers: impl IntoIterator<Item = usize>) {
         for number in numbers {
-            let published = self.broker.publish(lane, body(lane, number), jobs, None).await;
+            let published = self.offer(lane, number).await;
             assert_eq!(published, Ok(()), "publish {number} to {lane}");
         }
     }
 
-    async fn serve(&self, lanes: &[Lane], prefetch: usize) -> Box<dyn Inbox> {
-        let opened = self.broker.serve(&incarnation("signer", 1), lanes, prefetch).await;
+    /// Publishes a full envelope.
+    async fn offer(&self, lane: &Lane, number: usize) -> Result<(), BrokerError> {
+        self.broker.publish(lane, body(lane, number), JOBS, None).await
+    }
+
+    /// Publishes until the lane is full, and says how many it took. An engine may or may not count those that are out.
+    async fn fill(&self, lane: &Lane, out: usize) -> usize {
+        for number in 0..=self.lane_envelopes + self.overshoot + out {
+            let published = self.offer(lane, number).await;
+            if is_full(&published, lane) {
+                assert!(number >= self.lane_envelopes, "full with {number}");
+                return number;
+            }
+            assert_eq!(published, Ok(()), "publish {number} to {lane}");
+        }
+        panic!("lane {lane} is never full");
+    }
+
+    /// Serves lanes with room for so many full envelopes of each.
+    async fn serve(&self, lanes: &[Lane], envelopes: usize) -> Box<dyn Inbox> {
+        let signer = incarnation("signer", 1);
+        let opened = self.broker.serve(&signer, lanes, envelopes * JOBS).await;
         opened.unwrap_or_else(|error| panic!("serve: {error}"))
     }
 

@@ -18,6 +18,7 @@ fn subject() -> Subject {
         broker: Arc::new(Embedded::new(limits)),
         own_lanes: 4,
         lane_envelopes: 8,
+        overshoot: 0,
         returns_in_place: true,
         patience: Duration::from_millis(5),
     }

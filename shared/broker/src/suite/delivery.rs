@@ -2,13 +2,13 @@
 
 use std::slice::from_ref;
 
-use super::{Subject, body, delivery, expect, expect_again, incarnation, is_full, lane, settle};
+use super::{JOBS, Subject, body, delivery, expect, expect_again, incarnation, is_full, lane, settle};
 use crate::MAX_TRACE_BYTES;
 
 pub(super) async fn once(subject: Subject) {
     let lane = lane("a");
     let mut inbox = subject.serve(from_ref(&lane), 64).await;
-    subject.publish(&lane, 0..3, 1).await;
+    subject.publish(&lane, 0..3).await;
     let tags = expect(&mut inbox, &lane, 0..3).await;
     subject.quiet(&mut inbox).await;
     settle(&mut inbox, &tags).await;
@@ -20,7 +20,7 @@ pub(super) async fn once(subject: Subject) {
 pub(super) async fn in_order(subject: Subject) {
     let lane = lane("a");
     let mut inbox = subject.serve(from_ref(&lane), 2).await;
-    subject.publish(&lane, 0..8, 1).await;
+    subject.publish(&lane, 0..8).await;
     for number in 0..8 {
         let tags = expect(&mut inbox, &lane, [number]).await;
         settle(&mut inbox, &tags).await;
@@ -30,7 +30,7 @@ pub(super) async fn in_order(subject: Subject) {
 pub(super) async fn after_a_drop(subject: Subject) {
     let lane = lane("a");
     let mut inbox = subject.serve(from_ref(&lane), 4).await;
-    subject.publish(&lane, 0..6, 1).await;
+    subject.publish(&lane, 0..6).await;
     let tags = expect(&mut inbox, &lane, 0..4).await;
     settle(&mut inbox, &tags[1..2]).await;
     drop(inbox);
@@ -41,7 +41,7 @@ pub(super) async fn after_a_drop(subject: Subject) {
 pub(super) async fn given_back(subject: Subject) {
     let lane = lane("a");
     let mut inbox = subject.serve(from_ref(&lane), 64).await;
-    subject.publish(&lane, 0..4, 1).await;
+    subject.publish(&lane, 0..4).await;
     let tags = expect(&mut inbox, &lane, 0..4).await;
     assert_eq!(inbox.give_back(&[tags[2], tags[0]]).await, Ok(()));
     let again = expect_again(&subject, &mut inbox, &lane, &[0, 2], &[]).await;
@@ -57,10 +57,10 @@ pub(super) async fn given_back(subject: Subject) {
 pub(super) async fn paused(subject: Subject) {
     let lane = lane("a");
     let mut inbox = subject.serve(from_ref(&lane), 64).await;
-    subject.publish(&lane, 0..4, 1).await;
+    subject.publish(&lane, 0..4).await;
     let tags = expect(&mut inbox, &lane, 0..2).await;
     assert_eq!(inbox.pause(&lane).await, Ok(()));
-    subject.publish(&lane, 4..6, 1).await;
+    subject.publish(&lane, 4..6).await;
     subject.quiet(&mut inbox).await;
     assert_eq!(inbox.resume(&lane).await, Ok(()));
     expect_again(&subject, &mut inbox, &lane, &[0, 1], &[2, 3, 4, 5]).await;
@@ -75,10 +75,10 @@ pub(super) async fn paused(subject: Subject) {
 pub(super) async fn paused_here(subject: Subject) {
     let lane = lane("a");
     let mut first = subject.serve(from_ref(&lane), 64).await;
-    subject.publish(&lane, 0..4, 1).await;
+    subject.publish(&lane, 0..4).await;
     expect(&mut first, &lane, 0..2).await;
     let elsewhere = incarnation("another-signer", 1);
-    let opened = subject.broker.serve(&elsewhere, from_ref(&lane), 64).await;
+    let opened = subject.broker.serve(&elsewhere, from_ref(&lane), 8 * JOBS).await;
     let mut second = opened.expect("a second signer may serve the lane");
     subject.quiet(&mut second).await;
     assert_eq!(first.pause(&lane).await, Ok(()));
@@ -88,9 +88,8 @@ pub(super) async fn paused_here(subject: Subject) {
 
 pub(super) async fn prefetch(subject: Subject) {
     let lane = lane("a");
-    let jobs = lane.class.envelope_jobs();
-    let mut inbox = subject.serve(from_ref(&lane), 2 * jobs).await;
-    subject.publish(&lane, 0..6, jobs).await;
+    let mut inbox = subject.serve(from_ref(&lane), 2).await;
+    subject.publish(&lane, 0..6).await;
     let tags = expect(&mut inbox, &lane, 0..2).await;
     subject.quiet(&mut inbox).await;
     settle(&mut inbox, &tags[..1]).await;
@@ -103,8 +102,12 @@ pub(super) async fn prefetch(subject: Subject) {
 
 pub(super) async fn over_the_prefetch(subject: Subject) {
     let lane = lane("a");
-    let mut inbox = subject.serve(from_ref(&lane), 3).await;
-    subject.publish(&lane, 0..3, lane.class.envelope_jobs()).await;
+    let opened = subject
+        .broker
+        .serve(&incarnation("signer", 1), from_ref(&lane), 3)
+        .await;
+    let mut inbox = opened.expect("a signer may serve a lane");
+    subject.publish(&lane, 0..3).await;
     for number in 0..3 {
         let tags = expect(&mut inbox, &lane, [number]).await;
         subject.quiet(&mut inbox).await;
@@ -114,23 +117,22 @@ pub(super) async fn over_the_prefetch(subject: Subject) {
 
 pub(super) async fn full(subject: Subject) {
     let lane = lane("a");
-    let limit = subject.lane_envelopes;
-    subject.publish(&lane, 0..limit, 1).await;
+    let limit = subject.fill(&lane, 0).await;
     for number in limit..limit + 3 {
-        let refused = subject.broker.publish(&lane, body(&lane, number), 1, None).await;
+        let refused = subject.offer(&lane, number).await;
         assert!(is_full(&refused, &lane), "{refused:?}");
     }
     let mut inbox = subject.serve(from_ref(&lane), 2 * limit).await;
     let tags = expect(&mut inbox, &lane, 0..limit).await;
     settle(&mut inbox, &tags).await;
-    subject.publish(&lane, [limit], 1).await;
+    subject.publish(&lane, [limit]).await;
     expect(&mut inbox, &lane, [limit]).await;
     subject.quiet(&mut inbox).await;
 }
 
 pub(super) async fn unserved(subject: Subject) {
     let (lane, other) = (lane("a"), lane("b"));
-    subject.publish(&lane, 0..2, 1).await;
+    subject.publish(&lane, 0..2).await;
     let mut inbox = subject.serve(&[other], 64).await;
     subject.quiet(&mut inbox).await;
     let mut inbox = subject.serve(from_ref(&lane), 64).await;
@@ -140,7 +142,7 @@ pub(super) async fn unserved(subject: Subject) {
 pub(super) async fn unknown_tags(subject: Subject) {
     let lane = lane("a");
     let mut inbox = subject.serve(from_ref(&lane), 64).await;
-    subject.publish(&lane, 0..3, 1).await;
+    subject.publish(&lane, 0..3).await;
     let tags = expect(&mut inbox, &lane, 0..3).await;
     let nonsense = [u64::MAX, tags[2] + 1_000_000, 0];
     settle(&mut inbox, &nonsense).await;
@@ -158,16 +160,16 @@ pub(super) async fn unknown_tags(subject: Subject) {
 
 pub(super) async fn added(subject: Subject) {
     let (first, second) = (lane("a"), lane("b"));
-    subject.publish(&second, 0..1, 1).await;
+    subject.publish(&second, 0..1).await;
     let mut inbox = subject.serve(from_ref(&first), 64).await;
-    subject.publish(&first, 0..1, 1).await;
+    subject.publish(&first, 0..1).await;
     let kept = expect(&mut inbox, &first, 0..1).await;
     subject.quiet(&mut inbox).await;
     assert_eq!(inbox.add(&[first.clone(), second.clone()]).await, Ok(()));
     expect(&mut inbox, &second, 0..1).await;
     subject.quiet(&mut inbox).await;
     settle(&mut inbox, &kept).await;
-    subject.publish(&first, 1..2, 1).await;
+    subject.publish(&first, 1..2).await;
     expect(&mut inbox, &first, 1..2).await;
 }
 
@@ -177,11 +179,11 @@ pub(super) async fn shared(subject: Subject) {
     for run in 0..2 {
         let opened = subject
             .broker
-            .serve(&incarnation("signer", run), from_ref(&lane), 64)
+            .serve(&incarnation("signer", run), from_ref(&lane), 8 * JOBS)
             .await;
         inboxes.push(opened.expect("several signers may serve a lane"));
     }
-    subject.publish(&lane, 0..8, 1).await;
+    subject.publish(&lane, 0..8).await;
     for inbox in &mut inboxes {
         let mut before = None;
         for _ in 0..4 {
@@ -196,8 +198,8 @@ pub(super) async fn shared(subject: Subject) {
 pub(super) async fn in_turn(subject: Subject) {
     let (deep, shallow) = (lane("deep"), lane("shallow"));
     let limit = subject.lane_envelopes;
-    subject.publish(&deep, 0..limit, 1).await;
-    subject.publish(&shallow, 0..2, 1).await;
+    subject.publish(&deep, 0..limit).await;
+    subject.publish(&shallow, 0..2).await;
     let mut inbox = subject.serve(&[deep, shallow.clone()], 2 * limit).await;
     tokio::time::sleep(subject.patience).await;
     let mut places = Vec::new();
@@ -213,19 +215,16 @@ pub(super) async fn in_turn(subject: Subject) {
 pub(super) async fn isolated(subject: Subject) {
     let lanes = ["full", "paused", "held", "free"].map(lane);
     let [full, paused, held, free] = &lanes;
-    let limit = subject.lane_envelopes;
     let mut inbox = subject.serve(&[paused.clone(), held.clone(), free.clone()], 2).await;
     assert_eq!(inbox.pause(paused).await, Ok(()));
-    for lane in [full, paused, held] {
-        subject.publish(lane, 0..limit, 1).await;
-        let refused = subject.broker.publish(lane, body(lane, limit), 1, None).await;
-        assert!(is_full(&refused, lane), "{refused:?}");
+    for (lane, out) in [(full, 0), (paused, 0), (held, 2)] {
+        subject.fill(lane, out).await;
     }
     // Two are out and stay out: the lane has no room.
     expect(&mut inbox, held, 0..2).await;
     subject.quiet(&mut inbox).await;
     for number in 0..4 {
-        subject.publish(free, [number], 1).await;
+        subject.publish(free, [number]).await;
         let tags = expect(&mut inbox, free, [number]).await;
         settle(&mut inbox, &tags).await;
     }

@@ -6,14 +6,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use domain::lane::Lane;
 use tokio::time::timeout;
 
-use super::{Subject, body, is_full, lane};
+use super::{JOBS, Subject, body, is_full, lane};
 use crate::{Inbox, Incoming};
 
 const LANES: usize = 3;
 const SIGNERS: usize = 2;
-/// Jobs of an envelope, and the prefetch: room for three.
-const JOBS: usize = 2;
-const PREFETCH: usize = 6;
+/// Jobs that may be out: room for three envelopes.
+const ENVELOPES: usize = 3;
+const PREFETCH: usize = ENVELOPES * JOBS;
 
 /// One step. Numbers are taken modulo what there is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,7 +45,7 @@ struct Signer {
 impl Signer {
     async fn open(subject: &Subject, lanes: &[Lane]) -> Self {
         Self {
-            inbox: subject.serve(lanes, PREFETCH).await,
+            inbox: subject.serve(lanes, ENVELOPES).await,
             out: BTreeMap::new(),
             paused: BTreeSet::new(),
         }
@@ -100,7 +100,7 @@ impl Run {
             Step::Publish { lane } => {
                 let number = self.published[lane % LANES];
                 let to = &self.lanes[lane % LANES];
-                let result = self.subject.broker.publish(to, body(to, number), JOBS, None).await;
+                let result = self.subject.offer(to, number).await;
                 if !is_full(&result, to) {
                     assert_eq!(result, Ok(()));
                     self.published[lane % LANES] += 1;
