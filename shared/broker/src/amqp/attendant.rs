@@ -3,6 +3,10 @@
 //!
 //! Whatever ends (a connection, a channel that the broker closed, a consumer whose queue was deleted) ends one pump, and the next look
 //! finds what is missing. Nothing is repaired where it broke.
+//!
+//! A consumer can also end without a word: when a queue is deleted and declared anew by somebody else within moments, the broker forgets
+//! its consumers without cancelling them, and a channel that knew the old queue takes the new one's envelopes for old ones and swallows
+//! them. So lanes of which nothing comes are looked at, and a lane whose queue was lost is never consumed on the same channel again.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -23,7 +27,7 @@ use lapin::{
 };
 use tokio::{
     task::JoinSet,
-    time::{sleep, timeout},
+    time::{Instant, sleep, timeout},
 };
 
 use super::{
@@ -39,8 +43,8 @@ use super::{
 };
 use crate::{BrokerError, OwnLanes};
 
-/// How often it looks although nothing happened.
-const LOOK: Duration = Duration::from_secs(5);
+/// How often all wake-ups are bound anew: an exchange that was deleted and declared again has lost its bindings.
+const REBIND: Duration = Duration::from_mins(5);
 /// Wake-ups that wait in an inbox's queue on the broker, and that are read together.
 const WAKE_UPS: u32 = 10_000;
 const WAKE_UPS_TOGETHER: u16 = 256;
@@ -61,6 +65,9 @@ struct Attached {
     seats: HashMap<SeatId, Taken>,
     wake_ups: Option<WakeUps>,
     pumps: JoinSet<Ended>,
+    looked: Instant,
+    /// Lanes that looked unconsumed, with what had come of them then.
+    suspects: HashMap<Lane, u64>,
 }
 
 /// A channel with consumers.
@@ -73,6 +80,7 @@ struct WakeUps {
     channel: Channel,
     queue: ShortString,
     heard: BTreeSet<Lane>,
+    since: Instant,
 }
 
 enum Ended {
@@ -106,13 +114,13 @@ impl Attendant {
             tokio::select! {
                 ended = ended => {
                     if let (Some(attached), Some(Ok(ended))) = (attached.as_mut(), ended) {
-                        self.ended(attached, ended);
+                        self.ended(attached, ended).await;
                     }
                 }
                 () = self.shared.changed.notified() => {}
                 _ = links.changed() => {}
                 _ = own.changed() => {}
-                () = sleep(if done.is_ok() { LOOK } else { RETRY }) => {}
+                () = sleep(if done.is_ok() { self.options.look_every } else { RETRY }) => {}
             }
         }
     }
@@ -131,21 +139,25 @@ impl Attendant {
                     seats: HashMap::new(),
                     wake_ups: None,
                     pumps: JoinSet::new(),
+                    looked: Instant::now(),
+                    suspects: HashMap::new(),
                 })
             }
         }
     }
 
-    fn ended(&self, attached: &mut Attached, ended: Ended) {
+    async fn ended(&self, attached: &mut Attached, ended: Ended) {
         match ended {
             Ended::WakeUps => attached.wake_ups = None,
             Ended::Lane(lane, Consuming { consumer, seat }) => {
                 if let Some(taken) = attached.seats.get_mut(&seat) {
                     taken.consumers.remove(&consumer);
                 }
-                if lock(&self.shared.desk).ended(&lane, consumer) {
+                let ended = lock(&self.shared.desk).ended(&lane, consumer);
+                if ended {
                     // It was not stopped by us: its queue may be gone.
-                    self.declarations.forget(&Resource::Lane(lane));
+                    tracing::debug!(%lane, "a consumer has ended");
+                    self.retire(attached, &lane, seat).await;
                 }
             }
         }
@@ -159,12 +171,56 @@ impl Attendant {
         });
     }
 
+    /// Gives up a channel on which a lane's queue was lost; its other lanes move to another.
+    async fn retire(&self, attached: &mut Attached, lane: &Lane, seat: SeatId) {
+        self.declarations.forget(&Resource::Lane(lane.clone()));
+        lock(&self.shared.desk).lose(seat);
+        if let Some(Taken { channel, .. }) = attached.seats.remove(&seat) {
+            let closed = channel.close(200, "a queue was lost".into());
+            // One that does not close in time goes with its connection; one that is closed already is what is wanted.
+            let _ = attached
+                .live
+                .within(self.options.connect_timeout, "close a channel", closed)
+                .await;
+        }
+    }
+
+    /// Looks whether lanes of which nothing comes are really consumed.
+    async fn look(&self, attached: &mut Attached) -> Result<(), BrokerError> {
+        if attached.looked.elapsed() < self.options.look_every {
+            return Ok(());
+        }
+        attached.looked = Instant::now();
+        let idle = lock(&self.shared.desk).idle();
+        let lanes: Vec<Lane> = idle.iter().map(|(lane, _)| lane.clone()).collect();
+        let before = std::mem::take(&mut attached.suspects);
+        for ((lane, arrivals), seen) in idle.into_iter().zip(self.declarations.look(&lanes).await?) {
+            let lost = match seen {
+                None | Some((_, 0)) => true,
+                // Envelopes wait and none comes: either they are on their way just now, or they never come.
+                Some((1.., _)) if before.get(&lane) == Some(&arrivals) => true,
+                Some((1.., _)) => {
+                    attached.suspects.insert(lane.clone(), arrivals);
+                    false
+                }
+                Some((0, _)) => false,
+            };
+            let seat = lock(&self.shared.desk).seat_of(&lane);
+            if let (true, Some(seat)) = (lost, seat) {
+                tracing::warn!(%lane, "lane {lane} was not consumed any more; consuming it anew");
+                self.retire(attached, &lane, seat).await;
+            }
+        }
+        Ok(())
+    }
+
     /// Does what is missing. One lane's failure holds up no other; the first is returned.
     async fn reconcile(
         &self,
         attached: &mut Attached,
         names: &mut impl Iterator<Item = u64>,
     ) -> Result<(), BrokerError> {
+        let looked = self.look(attached).await;
         let plan = lock(&self.shared.desk).plan(|lane| self.own.carrier(lane));
         let stopped = self.stop(attached, &plan).await;
         let heard = self.hear(attached, plan.hear).await;
@@ -173,7 +229,7 @@ impl Attendant {
             let declared = self.declarations.ensure(&resource).await;
             (resource, declared)
         });
-        let mut first = stopped.and(heard);
+        let mut first = looked.and(stopped).and(heard);
         for (resource, declared) in join_all(declaring).await {
             let Resource::Lane(lane) = resource else { continue };
             let consumed = match declared {
@@ -188,6 +244,7 @@ impl Attendant {
     /// Stops consumers, and then gives back what they brought: the other way round it would come again.
     async fn stop(&self, attached: &mut Attached, plan: &Plan) -> Result<(), BrokerError> {
         let live = attached.live.clone();
+        let mut first = Ok(());
         for (_, Consuming { consumer, seat }) in &plan.stop {
             let Some(taken) = attached.seats.get_mut(seat) else {
                 continue;
@@ -196,8 +253,10 @@ impl Attendant {
                 continue;
             };
             let cancelled = taken.channel.basic_cancel(tag, BasicCancelOptions::default());
-            live.within(self.options.connect_timeout, "stop consuming", cancelled)
-                .await?;
+            let cancelled = live
+                .within(self.options.connect_timeout, "stop consuming", cancelled)
+                .await;
+            first = first.and(cancelled);
         }
         let channel = |seat: SeatId| attached.seats.get(&seat).map(|taken| taken.channel.clone());
         let given_back = plan
@@ -207,7 +266,7 @@ impl Attendant {
         for (channel, receipt) in given_back.collect::<Vec<_>>() {
             self.shared.reject(&channel, receipt).await;
         }
-        Ok(())
+        first
     }
 
     async fn consume(
@@ -281,11 +340,20 @@ impl Attendant {
                 .pumps
                 .spawn(pump_wake_ups(stream, channel.clone(), self.shared.clone()));
             let heard = BTreeSet::new();
-            attached.wake_ups = Some(WakeUps { channel, queue, heard });
+            let since = Instant::now();
+            attached.wake_ups = Some(WakeUps {
+                channel,
+                queue,
+                heard,
+                since,
+            });
         }
         let Some(wake_ups) = attached.wake_ups.as_mut() else {
             return Ok(());
         };
+        if wake_ups.since.elapsed() > REBIND {
+            (wake_ups.heard, wake_ups.since) = (BTreeSet::new(), Instant::now());
+        }
         if wake_ups.heard == wanted {
             return Ok(());
         }

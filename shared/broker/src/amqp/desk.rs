@@ -77,6 +77,8 @@ struct Served {
     wake_up: bool,
     /// Whether the lane is among the turns.
     announced: bool,
+    /// How many envelopes have ever come.
+    arrivals: u64,
     consumption: Consumption,
 }
 
@@ -126,8 +128,26 @@ impl Desk {
             return false;
         }
         served.waiting.push_back(arrived);
+        served.arrivals += 1;
         self.announce(lane);
         true
+    }
+
+    /// Lanes that are consumed and of which nothing is here, and how many envelopes of each have ever come.
+    pub fn idle(&self) -> Vec<(Lane, u64)> {
+        let out: BTreeSet<&Lane> = self.out.values().map(|(lane, _)| lane).collect();
+        let idle = self.served.iter().filter(|(lane, served)| {
+            matches!(served.consumption, Consumption::By(_)) && served.waiting.is_empty() && !out.contains(lane)
+        });
+        idle.map(|(lane, served)| (lane.clone(), served.arrivals)).collect()
+    }
+
+    /// The channel that a lane is consumed on.
+    pub fn seat_of(&self, lane: &Lane) -> Option<SeatId> {
+        match self.served.get(lane)?.consumption {
+            Consumption::By(consuming) => Some(consuming.seat),
+            Consumption::None | Consumption::Stopping(_) => None,
+        }
     }
 
     /// There is something in the ledger for a lane.

@@ -39,6 +39,8 @@ pub struct Options {
     pub prefetch_envelopes: usize,
     /// Consumers on one channel: what an error of a channel takes along. Default 16.
     pub channel_consumers: usize,
+    /// How often an inbox looks whether lanes of which nothing comes are really consumed. Default 10s.
+    pub look_every: Duration,
 }
 
 impl Default for Options {
@@ -61,6 +63,7 @@ impl Default for Options {
             quarantine_bodies: 10_000,
             prefetch_envelopes: 4096,
             channel_consumers: 16,
+            look_every: Duration::from_secs(10),
         }
     }
 }
@@ -133,6 +136,7 @@ impl Options {
             ("call_timeout", self.call_timeout),
             ("reconnect_max", self.reconnect_max),
             ("stuck_after", self.stuck_after),
+            ("look_every", self.look_every),
         ];
         if let Some((name, _)) = times.into_iter().find(|(_, time)| time.is_zero()) {
             return Err(InvalidOptions::Range(name, "it must be more than nothing"));

@@ -144,6 +144,38 @@ impl Declarations {
         Ok(live.within(limit, "count messages", asked).await?.message_count())
     }
 
+    /// How many messages and consumers these lanes' queues have; `None` where there is no queue.
+    pub async fn look(&self, lanes: &[Lane]) -> Result<Vec<Option<(u32, u32)>>, BrokerError> {
+        let (live, limit) = (self.link.live()?, self.options.connect_timeout);
+        let mut seen = Vec::new();
+        let mut channel = live.channel(limit).await?;
+        for lane in lanes {
+            let passive = QueueDeclareOptions {
+                passive: true,
+                ..QueueDeclareOptions::default()
+            };
+            let name = self.names.of(&Resource::Lane(lane.clone()));
+            match live
+                .within(
+                    limit,
+                    "look at a queue",
+                    channel.queue_declare(name, passive, FieldTable::default()),
+                )
+                .await
+            {
+                Ok(queue) => seen.push(Some((queue.message_count(), queue.consumer_count()))),
+                Err(error) if live.connected() => {
+                    // The broker closes the channel on which it is asked for a queue that is not there.
+                    tracing::debug!(%lane, %error, "no queue");
+                    channel = live.channel(limit).await?;
+                    seen.push(None);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(seen)
+    }
+
     async fn declare(&self, live: &Live, resource: &Resource) -> Result<(), Declaring> {
         let limit = self.options.connect_timeout;
         let channel = live.channel(limit).await.map_err(Declaring::Failed)?;

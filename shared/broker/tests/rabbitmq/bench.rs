@@ -82,11 +82,23 @@ pub fn options(secrets: &Secrets, addresses: impl IntoIterator<Item = std::net::
             file: secrets.write("password", "guest\n"),
         },
         heartbeat: Duration::from_secs(2),
+        look_every: Duration::from_secs(1),
         ..Options::default()
     }
 }
 
+/// What the adapter says is part of a failed test's output.
+pub fn logged() {
+    let filter = tracing_subscriber::EnvFilter::new("broker=debug,lapin=error");
+    // Several tests of one process share the first one's.
+    let _ = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_test_writer()
+        .try_init();
+}
+
 pub async fn connect(options: Options, own: OwnLanes) -> Arc<Amqp> {
+    logged();
     let amqp = Arc::new(Amqp::connect(options, own).unwrap());
     ready(&amqp).await;
     amqp

@@ -181,38 +181,6 @@ async fn nothing_leaks() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_broker_that_is_killed_wiped_or_away_for_long_is_found_again() {
-    let (mut node, secrets) = (RabbitMq::start().await.unwrap(), Secrets::new());
-    let running = traffic(&node, &secrets).await;
-    node.kill();
-    until("the loss is noticed", async || running.amqp.ready().is_err()).await;
-    node.boot().await.unwrap();
-    assert_eq!(running.end("killed (SIGKILL) and started").await.missing, 0);
-    nothing_leaks().await;
-
-    let running = traffic(&node, &secrets).await;
-    node.reset().await.unwrap();
-    let counts = running.end("wiped (reset) under load").await;
-    assert!(
-        counts.missing < counts.confirmed / 2,
-        "what was published after the wipe is received"
-    );
-    nothing_leaks().await;
-
-    // Longer than the pauses between attempts grow, many times over.
-    let running = traffic(&node, &secrets).await;
-    node.kill();
-    tokio::time::sleep(Duration::from_secs(30)).await;
-    let begun = Instant::now();
-    let refused = running.amqp.publish(&lane("lane-0"), body(0), JOBS, None).await;
-    assert!(matches!(refused, Err(BrokerError::Unavailable(_))), "{refused:?}");
-    println!("away: a publication was refused in {:?}: {refused:?}", begun.elapsed());
-    node.boot().await.unwrap();
-    assert_eq!(running.end("away for 30 s").await.missing, 0);
-    nothing_leaks().await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_frozen_broker_and_a_memory_alarm_hold_up_no_caller() {
     let (node, secrets) = (RabbitMq::start().await.unwrap(), Secrets::new());
     let running = traffic(&node, &secrets).await;
