@@ -1,8 +1,9 @@
 //! What a job costs in the ledger: accept, begin and finish, in batches, on an empty ledger or on one with rows.
 //!
-//! `LEDGER_ROWS=1000000 cargo bench -p store` fills the ledger first; `LEDGER_OPEN=1000000` leaves so many jobs of another lane open.
-//! The group `cpu` is the CPU time of the whole process per batch, which says what a job costs whatever else the machine does; the
-//! group `wall` is what a caller waits.
+//! On SQLite, and on a private PostgreSQL server. `LEDGER_ROWS=1000000 cargo bench -p store` fills the ledger first;
+//! `LEDGER_OPEN=1000000` leaves so many jobs of another lane open; a filter (`cargo bench -p store -- postgres`) chooses the engine.
+//! The groups `cpu` are CPU times per batch, which say what a job costs whatever else the machine does: of the whole process, and of
+//! the server's processes. The groups `wall` are what a caller waits.
 
 use std::{
     fs,
@@ -18,10 +19,7 @@ use domain::{
     registry::Revision,
     time::{Clock, Timestamp},
 };
-use store::{
-    Begin, Finish, Finished, IssuerRow, Limits, NewJob, Store,
-    sqlite::{Options, Sqlite},
-};
+use store::{Begin, Finish, Finished, IssuerRow, Limits, NewJob, Store, postgres, sqlite};
 use tokio::runtime::Runtime;
 
 const BATCHES: [usize; 3] = [1, 16, 64];
@@ -39,14 +37,13 @@ impl Clock for SystemClock {
 
 /// A ledger and a supply of jobs.
 struct Bench {
-    store: Sqlite,
+    store: Arc<dyn Store>,
     owner: Incarnation,
     jobs: u64,
 }
 
 impl Bench {
-    async fn new(directory: &std::path::Path) -> Self {
-        let store = Sqlite::open(directory, Options::new(Arc::new(SystemClock))).expect("an empty directory opens");
+    async fn new(store: Arc<dyn Store>) -> Self {
         let revision = Revision {
             number: 1,
             previous: Digest([0; 32]),
@@ -181,10 +178,61 @@ fn number(variable: &str) -> usize {
     std::env::var(variable).map_or(0, |text| text.parse().expect("a number of jobs"))
 }
 
-fn ledger(criterion: &mut Criterion) {
+fn on_sqlite(criterion: &mut Criterion) {
+    if !is_chosen("sqlite") {
+        return;
+    }
     let runtime = Runtime::new().expect("a runtime starts");
     let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a directory");
-    let mut bench = runtime.block_on(Bench::new(directory.path()));
+    let options = sqlite::Options::new(Arc::new(SystemClock));
+    let store = sqlite::Sqlite::open(directory.path(), options).expect("an empty directory opens");
+    measure(
+        criterion,
+        &runtime,
+        Arc::new(store),
+        &[("sqlite, cpu", &cpu_time), ("sqlite, wall", &wall_time)],
+    );
+}
+
+fn on_postgres(criterion: &mut Criterion) {
+    if !is_chosen("postgres") {
+        return;
+    }
+    let runtime = Runtime::new().expect("a runtime starts");
+    let settings = [("shared_buffers", "1GB"), ("max_wal_size", "4GB")];
+    let server = engines::Postgres::start_with(&settings).expect("PostgreSQL starts");
+    server.create_database("ledger").expect("a database is made");
+    let mut options = postgres::Options::new("127.0.0.1", engines::postgres::USER, "ledger");
+    options.port = server.port();
+    options.password_file = Some(server.password_file());
+    options.commit_gap = Duration::ZERO;
+    let store = runtime
+        .block_on(postgres::Postgres::open(options))
+        .expect("an empty database opens");
+    let server_time = || server.cpu_time().expect("the server runs");
+    measure(
+        criterion,
+        &runtime,
+        Arc::new(store),
+        &[
+            ("postgres, cpu of the server", &server_time),
+            ("postgres, cpu of the client", &cpu_time),
+            ("postgres, wall", &wall_time),
+        ],
+    );
+}
+
+/// Whether the filter of the command line, if there is one, leaves this engine in.
+fn is_chosen(engine: &str) -> bool {
+    let mut engines = std::env::args().filter(|argument| argument == "sqlite" || argument == "postgres");
+    engines.next().is_none_or(|chosen| chosen == engine)
+}
+
+/// A name, and what it reads: a time that goes on.
+type Measure<'m> = (&'static str, &'m dyn Fn() -> Duration);
+
+fn measure(criterion: &mut Criterion, runtime: &Runtime, store: Arc<dyn Store>, measures: &[Measure<'_>]) {
+    let mut bench = runtime.block_on(Bench::new(store));
     let (rows, open) = (number("LEDGER_ROWS"), number("LEDGER_OPEN"));
     for _ in 0..rows.div_ceil(500) {
         runtime.block_on(bench.issue(500));
@@ -192,7 +240,7 @@ fn ledger(criterion: &mut Criterion) {
     for _ in 0..open.div_ceil(500) {
         runtime.block_on(bench.pile_up(500));
     }
-    for (name, measure) in [("cpu", cpu_time as fn() -> Duration), ("wall", wall_time)] {
+    for (name, measure) in measures {
         let mut group = criterion.benchmark_group(format!("{name}, {rows} rows, {open} open"));
         group.sample_size(20).measurement_time(Duration::from_secs(6));
         for batch in BATCHES {
@@ -216,5 +264,5 @@ fn wall_time() -> Duration {
     START.get_or_init(Instant::now).elapsed()
 }
 
-criterion_group!(benches, ledger);
+criterion_group!(benches, on_sqlite, on_postgres);
 criterion_main!(benches);

@@ -106,6 +106,19 @@ impl Postgres {
         self.directory().join("password")
     }
 
+    /// Sets something for the next [`Self::launch`].
+    pub fn set(&mut self, name: &str, value: &str) {
+        self.settings.push((name.into(), value.into()));
+    }
+
+    /// Writes a file that only the server can read (a key, a `pg_hba.conf`) into its directory.
+    pub fn write_file(&self, name: &str, content: &str) -> anyhow::Result<PathBuf> {
+        let path = self.directory().join(name);
+        fs::write(&path, content)?;
+        give(&path)?;
+        Ok(path)
+    }
+
     /// What it has logged.
     pub fn log(&self) -> String {
         fs::read(self.directory().join("log"))

@@ -32,6 +32,10 @@ impl Day {
         Self(time.as_millis().div_euclid(DAY))
     }
 
+    const fn next(self) -> Self {
+        Self(self.0 + 1)
+    }
+
     /// The least bytes of a serial of this day.
     fn bound(self) -> String {
         let first = Serial::new(Timestamp::from_millis(self.0 * DAY), [0; 10]);
@@ -68,7 +72,10 @@ impl Days {
 
     fn soon(now: Timestamp) -> impl Iterator<Item = Day> {
         let today = Day::of(now).0;
-        (today - 1..=today + AHEAD).map(Day)
+        // Serials know no days before 2020: those have no bounds.
+        (today - 1..=today + AHEAD)
+            .map(Day)
+            .filter(|day| day.bound() < day.next().bound())
     }
 
     fn has(&self, day: Day) -> bool {
@@ -125,7 +132,7 @@ async fn make(lent: &mut Lent, day: Day) -> Result<(), Fault> {
         transaction
             .rows(sqlx::query("SELECT pg_advisory_xact_lock($1)").bind(LOCK))
             .await?;
-        let (from, to, Day(number)) = (day.bound(), Day(day.0 + 1).bound(), day);
+        let (from, to, Day(number)) = (day.bound(), day.next().bound(), day);
         for table in TABLES {
             let name = format!("{table}_d{number}");
             let found = transaction
@@ -167,7 +174,7 @@ mod tests {
         let noon = Timestamp::from_secs(1_800_000_000);
         let day = Day::of(noon);
         let text = Serial::new(noon, [0xff; 10]).to_string();
-        assert!(day.bound() <= text && text < Day(day.0 + 1).bound());
+        assert!(day.bound() <= text && text < day.next().bound());
         assert_eq!(day.bound().len(), 12);
     }
 }

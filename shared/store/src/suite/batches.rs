@@ -6,7 +6,7 @@ use super::{
     Harness,
     world::{World, node, signature},
 };
-use crate::{AcceptError, Begin, Finished, NewJob, StoreError};
+use crate::{AcceptError, Begin, Deferral, Finished, How, NewJob, StoreError};
 
 /// A job that no store takes: its certificate would end before it begins.
 fn bad(mut job: NewJob) -> NewJob {
@@ -114,4 +114,76 @@ pub(crate) async fn concurrent_calls_begin_each_job_once(harness: &impl Harness)
         }
     }
     assert_eq!((times, begun.len()), (64, 64));
+}
+
+/// Begins, deferrals, joins and signatures of the same jobs, in opposite orders and at the same time: everybody is answered, and
+/// nobody hears of a deadlock.
+pub(crate) async fn batches_in_opposite_orders_are_no_obstacle_to_each_other(harness: &impl Harness) {
+    let world = World::new(harness).await;
+    let jobs: Vec<NewJob> = (0..48).map(|_| world.job()).collect();
+    world.store.accept(jobs.clone()).await;
+    let mut calls = tokio::task::JoinSet::new();
+    for number in 0..6 {
+        let store = Arc::clone(&world.store);
+        let mut serials: Vec<_> = jobs.iter().map(|job| job.job).collect();
+        if number % 2 == 0 {
+            serials.reverse();
+        }
+        serials.rotate_left(number * 5);
+        // The same requests again, under other serials: they join.
+        let mut again: Vec<NewJob> = serials.iter().map(|_| world.job()).collect();
+        for (joiner, serial) in again.iter_mut().zip(&serials) {
+            joiner.repeat = jobs.iter().find(|job| job.job == *serial).unwrap().repeat;
+            joiner.waiter = Some(node(&format!("front-{number}")));
+        }
+        calls.spawn(async move {
+            let owner = node(&format!("signer-{number}"));
+            for _ in 0..5 {
+                let begun = store.begin(&owner, &serials).await.unwrap();
+                let deferral = |begin| match begin {
+                    Begin::Begun(begun) => Some(Deferral {
+                        job: begun.job,
+                        turn: begun.turn,
+                        reason: String::new(),
+                    }),
+                    Begin::Not(..) => None,
+                };
+                let mut deferrals: Vec<_> = begun.into_iter().filter_map(deferral).collect();
+                deferrals.reverse();
+                store.defer(&owner, deferrals).await.unwrap();
+            }
+            for (answer, serial) in store.accept(again).await.into_iter().zip(&serials) {
+                let accepted = answer.unwrap();
+                assert_eq!((accepted.job, accepted.how), (*serial, How::Joined));
+            }
+        });
+    }
+    calls.join_all().await;
+    assert_eq!(world.lane("alpha.interactive").await.queued, 48);
+
+    let serials: Vec<_> = jobs.iter().map(|job| job.job).collect();
+    let owner = node("signer");
+    let begun = world.store.begin(&owner, &serials).await.unwrap();
+    assert!(begun.iter().all(|begin| matches!(begin, Begin::Begun(_))), "{begun:?}");
+    let mut calls = tokio::task::JoinSet::new();
+    for number in 0..4 {
+        let mut finishes: Vec<_> = jobs.iter().map(|job| signature(job, 1)).collect();
+        if number % 2 == 0 {
+            finishes.reverse();
+        }
+        let (store, owner) = (Arc::clone(&world.store), owner.clone());
+        calls.spawn(async move { store.finish(&owner, finishes).await });
+    }
+    let mut first_of_all = 0;
+    for answers in calls.join_all().await {
+        for answer in answers {
+            let Ok(Finished::Issued { first, .. }) = answer else {
+                panic!("{answer:?}");
+            };
+            first_of_all += usize::from(first);
+        }
+    }
+    assert_eq!(first_of_all, 48);
+    let status = world.lane("alpha.interactive").await;
+    assert_eq!((status.queued, status.signing), (0, 0));
 }

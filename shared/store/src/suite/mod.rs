@@ -103,6 +103,7 @@ macro_rules! suite {
             a_bad_row_among_concurrent_calls_fails_alone,
             a_call_of_too_many_rows_is_refused_whole,
             concurrent_calls_begin_each_job_once,
+            batches_in_opposite_orders_are_no_obstacle_to_each_other,
         );
         $crate::suite::suite!(@cases $harness, reading:
             counters_count_what_was_issued_and_revoked,
