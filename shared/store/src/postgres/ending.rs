@@ -231,7 +231,7 @@ impl Core {
         }
         self.prune(lent, limit).await.map_err(Fault::into_commit_error)?;
         let now = self.now(lent).await.map_err(Fault::into_error)?;
-        if !self.days.are_ready(now)
+        if self.days.are_due(now)
             && let Err(fault) = self.days.make(lent, now).await
         {
             // Until there is one, the default partition takes a day's rows.

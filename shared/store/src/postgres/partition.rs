@@ -3,7 +3,8 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::{PoisonError, RwLock},
+    sync::{Mutex, PoisonError, RwLock},
+    time::{Duration, Instant},
 };
 
 use domain::{id::Serial, time::Timestamp};
@@ -18,6 +19,8 @@ use super::{
 const DAY: i64 = 86_400_000;
 /// Partitions are made so many days ahead.
 const AHEAD: i64 = 3;
+/// How long it is left alone where a partition could not be made: its table was locked, or its rows stand in the default one.
+const AGAIN: Duration = Duration::from_secs(30);
 /// The tables that are partitioned. The last one is made last: where it is, the others are.
 const TABLES: [&str; 4] = ["request", "intent", "result", "job_event"];
 /// The advisory lock under which partitions are made.
@@ -45,7 +48,11 @@ impl Day {
 
 /// The days that have partitions.
 #[derive(Debug, Default)]
-pub(super) struct Days(RwLock<BTreeSet<Day>>);
+pub(super) struct Days {
+    known: RwLock<BTreeSet<Day>>,
+    /// When it was tried last to make what is missing.
+    tried: Mutex<Option<Instant>>,
+}
 
 impl Days {
     /// Reads which there are.
@@ -61,13 +68,14 @@ impl Days {
             let day = name.strip_prefix("job_event_d").and_then(|day| day.parse().ok());
             days.extend(day.map(Day));
         }
-        *self.0.write().unwrap_or_else(PoisonError::into_inner) = days;
+        *self.known.write().unwrap_or_else(PoisonError::into_inner) = days;
         Ok(())
     }
 
-    /// Whether every day that will soon be needed has its partitions.
-    pub(super) fn are_ready(&self, now: Timestamp) -> bool {
-        Self::soon(now).all(|day| self.has(day))
+    /// Whether it is time to make partitions: one that will soon be needed is missing, and it was not tried a moment ago.
+    pub(super) fn are_due(&self, now: Timestamp) -> bool {
+        let tried = *self.tried.lock().unwrap_or_else(PoisonError::into_inner);
+        Self::soon(now).any(|day| !self.has(day)) && tried.is_none_or(|tried| tried.elapsed() >= AGAIN)
     }
 
     fn soon(now: Timestamp) -> impl Iterator<Item = Day> {
@@ -79,11 +87,12 @@ impl Days {
     }
 
     fn has(&self, day: Day) -> bool {
-        self.0.read().unwrap_or_else(PoisonError::into_inner).contains(&day)
+        self.known.read().unwrap_or_else(PoisonError::into_inner).contains(&day)
     }
 
     /// Makes the partitions that will soon be needed. Others may do so at the same time, and may write to the tables meanwhile.
     pub(super) async fn make(&self, lent: &mut Lent, now: Timestamp) -> Result<(), Fault> {
+        *self.tried.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
         self.load(lent).await?;
         for day in Self::soon(now).filter(|day| !self.has(*day)).collect::<Vec<_>>() {
             match make(lent, day).await {
@@ -93,7 +102,11 @@ impl Days {
                 Err(fault) => return Err(fault),
             }
         }
-        self.load(lent).await
+        self.load(lent).await?;
+        if Self::soon(now).all(|day| self.has(day)) {
+            *self.tried.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        }
+        Ok(())
     }
 
     /// What follows a table's name for a day: the partition's, or nothing where only the parent knows.
@@ -121,7 +134,7 @@ impl Days {
 
     /// A partition that was there is not: it was detached.
     pub(super) fn forget(&self, day: Day) {
-        self.0.write().unwrap_or_else(PoisonError::into_inner).remove(&day);
+        self.known.write().unwrap_or_else(PoisonError::into_inner).remove(&day);
     }
 }
 
