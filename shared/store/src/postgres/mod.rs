@@ -29,7 +29,7 @@ mod schema;
 #[cfg(test)]
 mod tests;
 
-use std::{fmt, sync::Arc};
+use std::{fmt, sync::Arc, time::Duration};
 
 use domain::id::{Incarnation, Serial};
 use tokio::task::AbortHandle;
@@ -44,6 +44,10 @@ use self::{
 use crate::{AcceptError, Accepted, Begin, Finish, Finished, NewJob, StoreError, rules::Turns};
 
 pub use self::options::{Options, Tls};
+
+/// How often opening tries to make the next days' partitions where others hold the locks, and the pause in between.
+const OPENING: u32 = 50;
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// A ledger in a database. Dropping it closes its connections.
 pub struct Postgres {
@@ -78,8 +82,15 @@ impl Postgres {
         });
         let mut lent = core.writes.lend().await?;
         let now = core.now(&mut lent).await.map_err(Fault::into_error)?;
-        let made = core.days.make(&mut lent, now).await;
-        made.map_err(Fault::into_error)?;
+        // Others may be at it: then theirs are waited for, so that no job of today falls into the default partition.
+        let mut patience = OPENING;
+        while let Err(fault) = core.days.make(&mut lent, now).await {
+            if patience == 0 || !fault.is_passing() {
+                return Err(fault.into_error());
+            }
+            patience -= 1;
+            tokio::time::sleep(PAUSE).await;
+        }
         drop(lent);
         let mut store = Self {
             accepts: Arc::new(batcher(&options)),
