@@ -15,3 +15,8 @@ pub mod ports;
 pub mod shutdown;
 pub mod telemetry;
 pub mod tls;
+pub mod trace;
+
+/// For [`stage!`].
+#[doc(hidden)]
+pub use tracing;

@@ -13,9 +13,12 @@ use prometheus_client::{
     metrics::{counter::Counter, family::Family, gauge::Gauge},
     registry::{Metric, Registry},
 };
-use tracing_subscriber::{EnvFilter, fmt::format::FmtSpan, layer::SubscriberExt, util::SubscriberInitExt};
+use tracing_subscriber::{EnvFilter, Layer, fmt::format::FmtSpan, layer::SubscriberExt, util::SubscriberInitExt};
 
-use crate::config::{LogFormat, Telemetry};
+use crate::{
+    config::{LogFormat, Telemetry},
+    trace::Exporter,
+};
 
 /// The environment variable that overrules the configured filter.
 pub const FILTER_VARIABLE: &str = "BULKHEAD_LOG";
@@ -44,28 +47,43 @@ pub enum TelemetryError {
         /// What is wrong.
         detail: String,
     },
+    /// Spans cannot be exported.
+    #[error("telemetry.otlp_endpoint: {0}")]
+    Exporter(#[from] opentelemetry_otlp::ExporterBuildError),
     /// It was set up before.
     #[error("the log of this process is set up already")]
     Twice,
 }
 
-/// Sends logs to stderr, as people or as machines read them. Once per process.
-pub fn init(telemetry: &Telemetry) -> Result<(), TelemetryError> {
+/// Sends logs to stderr, as people or as machines read them, and spans to the collector, if there is one. Once per process.
+pub fn init(telemetry: &Telemetry) -> Result<Option<Exporter>, TelemetryError> {
     let (from, text) = match std::env::var(FILTER_VARIABLE) {
         Ok(text) if !text.is_empty() => (FILTER_VARIABLE, text),
         _ => ("telemetry.filter", telemetry.filter.clone()),
     };
     let filter = parse_filter(from, &text)?;
-    let registry = tracing_subscriber::registry().with(filter);
+    let exporter = Exporter::new(telemetry)?;
+    let registry = tracing_subscriber::registry().with(exporter.as_ref().map(Exporter::layer));
     let layer = tracing_subscriber::fmt::layer()
         .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr)
         .with_span_events(FmtSpan::NONE);
     let set = match telemetry.format {
-        LogFormat::Human => registry.with(layer.with_target(true)).try_init(),
-        LogFormat::Json => registry.with(layer.json().flatten_event(true)).try_init(),
+        LogFormat::Human => registry.with(layer.with_target(true).with_filter(filter)).try_init(),
+        LogFormat::Json => registry
+            .with(layer.json().flatten_event(true).with_filter(filter))
+            .try_init(),
     };
-    set.map_err(|_| TelemetryError::Twice)
+    set.map_err(|_| TelemetryError::Twice)?;
+    Ok(exporter)
+}
+
+/// Sends the last spans before the process ends.
+pub async fn flush(exporter: Option<Exporter>) {
+    if let Some(exporter) = exporter {
+        // It blocks for a few seconds at most; a panic in it is nobody's loss any more.
+        let _ = tokio::task::spawn_blocking(move || exporter.flush()).await;
+    }
 }
 
 pub(crate) fn parse_filter(from: &'static str, text: &str) -> Result<EnvFilter, TelemetryError> {

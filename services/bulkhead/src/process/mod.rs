@@ -43,7 +43,7 @@ struct Ready {
 /// Serves until somebody asks it to stop. `demo` makes the demo hierarchy where control is.
 pub async fn run(output: Output, serve: Serve, role: NodeRole, demo: bool) -> Outcome {
     let config = configure(&serve.config, role)?;
-    telemetry::init(&config.telemetry).map_err(Failure::usage)?;
+    let exporter = telemetry::init(&config.telemetry).map_err(Failure::usage)?;
     if let Some(file) = &serve.ready_file {
         remove(file)?;
     }
@@ -60,7 +60,9 @@ pub async fn run(output: Output, serve: Serve, role: NodeRole, demo: bool) -> Ou
     if let Some(file) = &serve.ready_file {
         remove(file)?;
     }
-    finish(&shutdown.wait().await)
+    let stopped = shutdown.wait().await;
+    telemetry::flush(exporter).await;
+    finish(&stopped)
 }
 
 /// The configuration of a process of this role.

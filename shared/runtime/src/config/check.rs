@@ -132,6 +132,16 @@ impl Config {
                 "must begin with http:// and have no slash at the end: CRL and OCSP are fetched without TLS",
             );
         }
+        if !(0.0..=1.0).contains(&telemetry.trace_ratio) {
+            return refuse("telemetry.trace_ratio", "must be from 0 to 1");
+        }
+        let endpoint = &telemetry.otlp_endpoint;
+        if !endpoint.is_empty() && !endpoint.starts_with("http://") {
+            return refuse(
+                "telemetry.otlp_endpoint",
+                "must begin with http://: run a collector on this host, and let it speak TLS to others",
+            );
+        }
         parse_filter("telemetry.filter", &telemetry.filter)
             .map_err(|e| ("telemetry.filter".to_owned(), e.to_string()))?;
         self.check_engines()?;

@@ -229,6 +229,11 @@ mod tests {
             ("[place]\npublic_url = \"https://x\"", "place.public_url"),
             ("[place]\npublic_url = \"http://x/\"", "place.public_url"),
             ("[telemetry]\nfilter = \"x=loud\"", "telemetry.filter"),
+            ("[telemetry]\ntrace_ratio = 1.5", "telemetry.trace_ratio"),
+            (
+                "[telemetry]\notlp_endpoint = \"collector:4318\"",
+                "telemetry.otlp_endpoint",
+            ),
         ] {
             let error = error(text);
             assert!(error.starts_with(&format!("b.toml: {key}: ")), "{text}: {error}");

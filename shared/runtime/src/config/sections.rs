@@ -324,14 +324,20 @@ pub enum LogFormat {
     Json,
 }
 
-/// Logs.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// Logs and traces.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Telemetry {
     /// `human` or `json`. Default `human`.
     pub format: LogFormat,
     /// What is logged: `info`, or by part `info,signer=debug`. The environment variable `BULKHEAD_LOG` overrules it. Default `info`.
     pub filter: String,
+    /// Base of the collector that takes spans by OTLP over HTTP, such as `http://127.0.0.1:4318`. Empty: no spans are made. Default empty.
+    pub otlp_endpoint: String,
+    /// Part of the traces that begin here and are recorded, from 0 to 1; a client's own decision goes before it. Default 0.01.
+    pub trace_ratio: f64,
+    /// `service.name` of the spans. Default `bulkhead`.
+    pub service_name: String,
 }
 
 impl Default for Telemetry {
@@ -339,6 +345,9 @@ impl Default for Telemetry {
         Self {
             format: LogFormat::Human,
             filter: "info".into(),
+            otlp_endpoint: String::new(),
+            trace_ratio: 0.01,
+            service_name: "bulkhead".into(),
         }
     }
 }
