@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use arc_swap::ArcSwap;
 use broker::Broker;
 use domain::{id::Incarnation, time::Clock};
-use runtime::follow::Applied;
+use runtime::{follow::Applied, trace};
 use store::Store;
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use wire::answer::{Answer, AnswerOutcome, Answers};
@@ -46,7 +46,7 @@ impl Listener {
             match self.broker.answers(&self.incarnation, self.inbox).await {
                 Ok(mut inbox) => {
                     while let Some(answer) = inbox.next().await {
-                        self.hear(&answer.body);
+                        self.hear(&answer.body, answer.trace.as_deref());
                     }
                 }
                 Err(error) => tracing::debug!(%error, "no inbox for answers; the ledger is read instead"),
@@ -55,10 +55,15 @@ impl Listener {
         }
     }
 
-    fn hear(&self, sealed: &[u8]) {
+    fn hear(&self, sealed: &[u8], contexts: Option<&str>) {
         match Answers::open(sealed, &self.applied.load().directory, self.clock.now()) {
             Ok((_, answers)) if answers.to == self.incarnation => {
-                for Answer { job, outcome } in answers.answers {
+                for (Answer { job, outcome }, context) in answers.answers.into_iter().zip(trace::split(contexts)) {
+                    let stage = context.map(|context| {
+                        let stage = runtime::stage!(parent: None, "answered", %job);
+                        trace::continues(&stage, context);
+                        stage.entered()
+                    });
                     let arrival = match outcome {
                         AnswerOutcome::Issued { signature, at } => Arrival::Issued { signature, at },
                         AnswerOutcome::Refused { .. } | AnswerOutcome::Expired | AnswerOutcome::Discarded { .. } => {
@@ -66,6 +71,7 @@ impl Listener {
                         }
                     };
                     self.waiters.arrived(job, &arrival);
+                    drop(stage);
                 }
             }
             Ok((node, answers)) => tracing::debug!(%node, to = %answers.to, "an answer for an earlier run"),

@@ -22,6 +22,9 @@ use crate::{
 /// Names a request towards its client, for questions about it.
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
+/// The trace that the client's own span is of (W3C Trace Context).
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+
 /// The way of every request.
 pub async fn gate(State(app): State<App>, request: Request, next: Next) -> Response {
     let started = Instant::now();
@@ -30,6 +33,13 @@ pub async fn gate(State(app): State<App>, request: Request, next: Next) -> Respo
     let route = route.as_ref().map_or("unknown", MatchedPath::as_str);
     let id = format!("{:016x}", u64::from_be_bytes(runtime::clock::entropy()));
     let span = tracing::info_span!("request", id, %method, route, account = tracing::field::Empty);
+    if let Some(parent) = request
+        .headers()
+        .get(TRACEPARENT)
+        .and_then(|parent| parent.to_str().ok())
+    {
+        runtime::trace::continues(&span, parent);
+    }
 
     let mut response = problem_for_all(answer(&app, request, next).instrument(span.clone()).await);
     app.metrics.request(route, &method, response.status());

@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use broker::Broker;
 use domain::id::Incarnation;
+use runtime::trace;
 use store::{Ended, Outcome};
 use tokio::{sync::mpsc, task::JoinSet, time::timeout};
 use wire::{
@@ -21,20 +22,31 @@ const UNDER_WAY: usize = 64;
 /// Ended jobs that are looked at together.
 const TOGETHER: usize = 256;
 
+/// The end of a job that somebody waits for.
+#[derive(Debug)]
+pub struct Finale {
+    /// How it ended, and who waits.
+    pub ended: Ended,
+    /// Its trace context, if it is traced.
+    pub trace: Option<String>,
+}
+
 /// Answers until nobody can send ended jobs any more.
-pub async fn run(broker: Arc<dyn Broker>, key: Arc<NodeKey>, metrics: Metrics, mut ended: mpsc::Receiver<Ended>) {
+pub async fn run(broker: Arc<dyn Broker>, key: Arc<NodeKey>, metrics: Metrics, mut ended: mpsc::Receiver<Finale>) {
     let mut sending = JoinSet::new();
     let mut batch = Vec::new();
     while ended.recv_many(&mut batch, TOGETHER).await > 0 {
         for (to, answers) in by_waiter(batch.drain(..)) {
             for answers in answers.chunks(MAX_ANSWERS) {
-                let sealed = Answers::new(to.clone(), answers.to_vec()).to_bytes(&key);
+                let (answers, contexts): (Vec<_>, Vec<_>) = answers.iter().cloned().unzip();
+                let contexts = trace::join(&contexts);
+                let sealed = Answers::new(to.clone(), answers).to_bytes(&key);
                 while sending.len() >= UNDER_WAY {
                     sending.join_next().await;
                 }
                 let (broker, to, dropped) = (broker.clone(), to.clone(), metrics.answers_dropped.clone());
                 sending.spawn(async move {
-                    let sent = timeout(ANSWER_TIMEOUT, broker.answer(&to, sealed, None)).await;
+                    let sent = timeout(ANSWER_TIMEOUT, broker.answer(&to, sealed, contexts.as_deref())).await;
                     if !matches!(sent, Ok(Ok(()))) {
                         dropped.inc();
                         tracing::debug!(frontend = %to, "not answered; it reads the ledger");
@@ -47,9 +59,12 @@ pub async fn run(broker: Arc<dyn Broker>, key: Arc<NodeKey>, metrics: Metrics, m
     sending.join_all().await;
 }
 
-fn by_waiter(ended: impl Iterator<Item = Ended>) -> BTreeMap<Incarnation, Vec<Answer>> {
-    let mut answers: BTreeMap<Incarnation, Vec<Answer>> = BTreeMap::new();
-    for Ended { job, outcome, waiters } in ended {
+type Traced = (Answer, Option<String>);
+
+fn by_waiter(ended: impl Iterator<Item = Finale>) -> BTreeMap<Incarnation, Vec<Traced>> {
+    let mut answers: BTreeMap<Incarnation, Vec<Traced>> = BTreeMap::new();
+    for Finale { ended, trace } in ended {
+        let Ended { job, outcome, waiters } = ended;
         let outcome = match outcome {
             Outcome::Issued { signature, at } => AnswerOutcome::Issued {
                 signature: signature.into(),
@@ -61,7 +76,10 @@ fn by_waiter(ended: impl Iterator<Item = Ended>) -> BTreeMap<Incarnation, Vec<An
         };
         for waiter in waiters {
             let outcome = outcome.clone();
-            answers.entry(waiter).or_default().push(Answer { job, outcome });
+            answers
+                .entry(waiter)
+                .or_default()
+                .push((Answer { job, outcome }, trace.clone()));
         }
     }
     answers

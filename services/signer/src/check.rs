@@ -25,6 +25,8 @@ use wire::{
     trust::Distrust,
 };
 
+use crate::keyring::Held;
+
 /// A job that may be signed, as far as can be told before the last look.
 #[derive(Debug)]
 pub struct Checked {
@@ -92,6 +94,8 @@ pub struct View<'a> {
     pub verifier: &'a Verifier,
     /// Store time.
     pub now: Timestamp,
+    /// The issuer, if its key is here: what its chain demands is worked out already.
+    pub held: Option<&'a Held>,
 }
 
 /// Checks a begun job. The order is the order of trust: signature, statement, row, issuer, bytes, policy.
@@ -103,7 +107,7 @@ pub fn check(begun: &Begun, view: &View<'_>) -> Result<Checked, Objection> {
     standing(&issuer, statement.purpose, view.now)?;
     compare_bytes(begun, &statement, &issuer)?;
     judge(&statement, &issuer, &profile)?;
-    lint(begun, &issuer, &profile)?;
+    lint(begun, &issuer, &profile, view.held)?;
     let public_key = pki::sha256(&statement.content.public_key);
     Ok(Checked {
         statement,
@@ -278,8 +282,11 @@ fn judge(statement: &Statement, issuer: &Issuer, profile: &Profile) -> Result<()
 }
 
 /// The bytes pass the lint, which the front end's copy of it has passed already.
-fn lint(begun: &Begun, issuer: &Issuer, profile: &Profile) -> Result<(), Objection> {
-    let findings = pki::lint::lint_tbs(&begun.tbs, issuer, profile);
+fn lint(begun: &Begun, issuer: &Issuer, profile: &Profile, held: Option<&Held>) -> Result<(), Objection> {
+    let findings = match held.filter(|held| *held.issuer == *issuer) {
+        Some(held) => held.lint.lint_tbs(&begun.tbs, profile),
+        None => pki::lint::lint_tbs(&begun.tbs, issuer, profile),
+    };
     let Some(first) = findings.first() else { return Ok(()) };
     let detail = format!("{} ({}): {}", first.rule, first.citation, first.detail);
     Err(Objection::refused(ProblemId::LintFailed, detail)

@@ -16,6 +16,7 @@ use domain::{
 use runtime::follow::Applied;
 use store::{Begun, Store};
 use tokio::{runtime::Handle, sync::mpsc};
+use tracing::Span;
 use wire::attest::Verifier;
 
 use crate::{
@@ -53,31 +54,47 @@ pub struct Issue {
     pub metrics: Metrics,
 }
 
+/// A begun job, and the stage of its trace that it is in.
+#[derive(Debug)]
+pub struct Task {
+    /// As it stands in the ledger.
+    pub begun: Begun,
+    /// What the check and the signature are parts of.
+    pub span: Span,
+}
+
 impl Issue {
     /// Takes every job of the run to its end and says so, job by job. Blocks; panics of one job are its own.
-    pub fn run(&self, run: u64, lane: &Lane, jobs: &[Begun]) {
-        if let Err(message) = shielded(|| self.run_jobs(run, lane, jobs)) {
+    pub fn run(&self, run: u64, lane: &Lane, tasks: &[Task]) {
+        if let Err(message) = shielded(|| self.run_jobs(run, lane, tasks)) {
             // Between two jobs: none of them is to blame. Those that have come to their end already are not put back.
             tracing::error!(%lane, message, "a run panicked outside of its jobs: {message}");
             self.metrics.panics.inc();
-            for Begun { job, turn, .. } in jobs {
+            for Task { begun, .. } in tasks {
                 let result = Err(Failure::Store);
-                let (job, turn) = (*job, *turn);
+                let (job, turn) = (begun.job, begun.turn);
                 self.tell(News::Ran { run, job, turn, result });
             }
         }
         self.tell(News::RunEnded(run));
     }
 
-    fn run_jobs(&self, run: u64, lane: &Lane, jobs: &[Begun]) {
-        let checked: Vec<(&Begun, Result<Checked, Failure>)> = jobs
+    fn run_jobs(&self, run: u64, lane: &Lane, tasks: &[Task]) {
+        let keyring = self.keyring.load();
+        let held = keyring.get(&lane.issuer).map(|held| &**held);
+        let checked: Vec<(&Task, Result<Checked, Failure>)> = tasks
             .iter()
-            .map(|begun| (begun, self.shield(begun, || self.check(begun))))
+            .map(|task| {
+                let _stage = runtime::stage!(parent: &task.span, "check").entered();
+                let begun = &task.begun;
+                (task, self.shield(begun, || self.check(begun, held)))
+            })
             .collect();
+        drop(keyring);
         let to_sign: Vec<Serial> = checked
             .iter()
             .filter(|(_, checked)| checked.is_ok())
-            .map(|(begun, _)| begun.job)
+            .map(|(task, _)| task.begun.job)
             .collect();
         let cancelled = if to_sign.is_empty() {
             Ok(Vec::new())
@@ -85,11 +102,14 @@ impl Issue {
             self.ask(self.store.cancelled(&to_sign))
         };
         let held = self.keyring.load().get(&lane.issuer).cloned();
-        for (begun, checked) in checked {
+        for (Task { begun, span }, checked) in checked {
             let result = checked.and_then(|checked| match &cancelled {
                 Err(failure) => Err(failure.clone()),
                 Ok(cancelled) if cancelled.contains(&begun.job) => Err(Failure::Cancelled),
-                Ok(_) => self.shield(begun, || self.sign(begun, &checked, held.as_deref())),
+                Ok(_) => {
+                    let _stage = runtime::stage!(parent: span, "sign").entered();
+                    self.shield(begun, || self.sign(begun, &checked, held.as_deref()))
+                }
             });
             let (job, turn) = (begun.job, begun.turn);
             self.tell(News::Ran { run, job, turn, result });
@@ -103,12 +123,13 @@ impl Issue {
         })
     }
 
-    fn check(&self, begun: &Begun) -> Result<Checked, Failure> {
+    fn check(&self, begun: &Begun, held: Option<&Held>) -> Result<Checked, Failure> {
         let applied = self.applied.load();
         let view = View {
             applied: &applied,
             verifier: &self.verifier,
             now: self.clock.now(),
+            held,
         };
         check(begun, &view).map_err(|objection| self.weigh(begun, objection, &applied))
     }

@@ -10,7 +10,7 @@ use domain::{
     registry::Snapshot,
 };
 use keys::{Keys, KeysError};
-use pki::certificate::ChainVerifier;
+use pki::{certificate::ChainVerifier, lint::LintContext};
 
 /// An issuer whose key is here.
 pub struct Held {
@@ -18,6 +18,8 @@ pub struct Held {
     pub issuer: Arc<Issuer>,
     /// Verifies what is signed, under the issuer's whole chain.
     pub chain: ChainVerifier,
+    /// Judges what is to be signed.
+    pub lint: LintContext,
     token: Arc<dyn Keys>,
     key: String,
 }
@@ -124,6 +126,7 @@ fn find(
                 return Ok(Some(Arc::new(Held {
                     issuer: issuer.clone(),
                     chain,
+                    lint: LintContext::new(issuer),
                     token: token.clone(),
                     key: binding.key.clone(),
                 })));

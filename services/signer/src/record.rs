@@ -7,10 +7,12 @@ use domain::{
     dispatch::{Hindrance, Recorded},
     id::{Incarnation, IssuerId, Serial},
 };
-use store::{Deferral, Ended, Finish, Finished, JobEvent, Refusal, Store, StoreError};
+use runtime::trace;
+use store::{Deferral, Ended, Finish, Finished, JobEvent, Outcome, Refusal, Store, StoreError};
 use tokio::{sync::mpsc, time::timeout};
+use tracing::Span;
 
-use crate::{metrics::Metrics, news::News};
+use crate::{answer::Finale, metrics::Metrics, news::News};
 
 /// How long one commit may take before it is tried again.
 const COMMIT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -20,8 +22,8 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 /// The end of a job, to be recorded.
 #[derive(Debug, Clone)]
 pub enum Ending {
-    /// It is signed, by this issuer.
-    Finish(IssuerId, Finish),
+    /// It is signed, by this issuer, in this stage of its trace.
+    Finish(IssuerId, Finish, Span),
     /// It is refused.
     Refuse(Refusal),
     /// It is put back.
@@ -31,7 +33,7 @@ pub enum Ending {
 impl Ending {
     fn job(&self) -> (Serial, u32) {
         match self {
-            Self::Finish(_, finish) => (finish.job, finish.turn),
+            Self::Finish(_, finish, _) => (finish.job, finish.turn),
             Self::Refuse(refusal) => (refusal.job, refusal.turn.unwrap_or(0)),
             Self::Defer(deferral) => (deferral.job, deferral.turn),
         }
@@ -58,7 +60,7 @@ pub struct Recorder {
     /// Where the worker hears of it.
     pub news: mpsc::Sender<News>,
     /// Where waiting front ends are answered.
-    pub answers: mpsc::Sender<Ended>,
+    pub answers: mpsc::Sender<Finale>,
     /// Measurements.
     pub metrics: Metrics,
 }
@@ -98,7 +100,7 @@ impl Recorder {
         let (mut finishes, mut refusals, mut deferrals) = (Vec::new(), Vec::new(), Vec::new());
         for ending in &batch {
             match ending {
-                Ending::Finish(_, finish) => finishes.push(finish.clone()),
+                Ending::Finish(_, finish, _) => finishes.push(finish.clone()),
                 Ending::Refuse(refusal) => refusals.push(refusal.clone()),
                 Ending::Defer(deferral) => deferrals.push(deferral.clone()),
             }
@@ -109,7 +111,7 @@ impl Recorder {
         let mut again = Vec::new();
         for ending in batch {
             let settled = match &ending {
-                Ending::Finish(issuer, finish) => self.finished(issuer, finish, finished.next()).await,
+                Ending::Finish(issuer, finish, span) => self.finished(issuer, finish, span, finished.next()).await,
                 Ending::Refuse(refusal) => self.refused(refusal, refused.next()),
                 Ending::Defer(deferral) => self.deferred(deferral, &deferred),
             };
@@ -155,6 +157,7 @@ impl Recorder {
         &self,
         issuer: &IssuerId,
         finish: &Finish,
+        span: &Span,
         finished: Option<Result<Finished, StoreError>>,
     ) -> Settled {
         let recorded = match settle("finish", finish.job, finished) {
@@ -169,9 +172,10 @@ impl Recorder {
                 } else {
                     self.resigned(finish).await;
                 }
-                // An answer says that there is a certificate; that it is revoked already, the ledger tells.
-                if !revoked {
-                    self.answer(ended);
+                // An answer vouches for a certificate that its reader does not verify again: it is of what was signed and verified here.
+                // The rest, another's signature or a certificate that is revoked already, is left to those who read the ledger.
+                if first && !revoked && is_of(&ended, finish) {
+                    self.answer(ended, Some(span));
                 }
                 Settled::Told(Recorded::Done)
             }
@@ -206,7 +210,7 @@ impl Recorder {
                 self.metrics.refused(&refusal.id);
                 tracing::info!(job = %refusal.job, id = refusal.id, detail = refusal.detail, "job {} refused", refusal.job);
                 if let Some(ended) = ended {
-                    self.answer(ended);
+                    self.answer(ended, None);
                 }
                 Settled::Told(Recorded::Done)
             }
@@ -225,8 +229,15 @@ impl Recorder {
         }
     }
 
-    fn answer(&self, ended: Ended) {
-        if !ended.waiters.is_empty() && self.answers.try_send(ended).is_err() {
+    fn answer(&self, ended: Ended, span: Option<&Span>) {
+        if ended.waiters.is_empty() {
+            return;
+        }
+        let news = Finale {
+            ended,
+            trace: span.and_then(trace::traceparent),
+        };
+        if self.answers.try_send(news).is_err() {
             self.metrics.answers_dropped.inc();
         }
     }
@@ -236,6 +247,11 @@ impl Recorder {
             tracing::debug!("the signer has ended before its recorder");
         }
     }
+}
+
+/// Whether the outcome is this very signature.
+fn is_of(ended: &Ended, finish: &Finish) -> bool {
+    matches!(&ended.outcome, Outcome::Issued { signature, .. } if *signature == finish.signature)
 }
 
 /// What the store said of one row: an answer, or what follows from having none.

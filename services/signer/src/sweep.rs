@@ -17,7 +17,7 @@ use tokio::{sync::mpsc, time::timeout};
 use tokio_util::sync::CancellationToken;
 use wire::problem::ProblemId;
 
-use crate::metrics::Metrics;
+use crate::{answer::Finale, metrics::Metrics};
 
 /// Jobs in one chunk.
 const CHUNK: u32 = 256;
@@ -40,7 +40,7 @@ pub struct Sweeper {
     /// How often, and how far the clocks may be apart.
     pub config: config::Signer,
     /// Where waiting front ends are answered.
-    pub answers: mpsc::Sender<Ended>,
+    pub answers: mpsc::Sender<Finale>,
     /// Measurements.
     pub metrics: Metrics,
 }
@@ -88,7 +88,11 @@ impl Sweeper {
     }
 
     fn answer(&self, ended: Ended) {
-        if !ended.waiters.is_empty() && self.answers.try_send(ended).is_err() {
+        if ended.waiters.is_empty() {
+            return;
+        }
+        let trace = None;
+        if self.answers.try_send(Finale { ended, trace }).is_err() {
             self.metrics.answers_dropped.inc();
         }
     }

@@ -26,13 +26,15 @@ use runtime::{
     follow::Applied,
     health::{Condition, Health},
     shutdown::Shutdown,
+    trace,
 };
 use store::{Begin, Begun, Claim, Deferral, Finish, Refusal, Store, StoreError};
 use tokio::{sync::mpsc, time::timeout};
+use tracing::Span;
 use wire::envelope::Envelope;
 
 use crate::{
-    issue::Issue,
+    issue::{Issue, Task},
     keyring::Keyring,
     metrics::Metrics,
     news::{News, Report},
@@ -45,6 +47,8 @@ use crate::{
 const STORE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long the broker may take for a word.
 const BROKER_TIMEOUT: Duration = Duration::from_secs(2);
+/// Traced jobs that wait to be begun.
+const CONTEXTS: usize = 4096;
 /// How long after a broker's inbox was closed another is opened.
 const REOPEN_PAUSE: Duration = Duration::from_millis(500);
 
@@ -101,6 +105,8 @@ pub struct State {
     /// What is remembered of begun jobs until their end is recorded.
     facts: HashMap<(Serial, u32), Facts>,
     runs: HashMap<u64, Going>,
+    /// Trace contexts of delivered jobs, until they are begun. At most [`CONTEXTS`]; jobs past it are not traced here.
+    contexts: HashMap<Serial, Box<str>>,
     conditions: BTreeMap<Lane, Condition>,
     /// Issuers whose lanes say that their keys fail.
     gated: BTreeSet<IssuerId>,
@@ -110,6 +116,8 @@ pub struct State {
 struct Facts {
     lane: Lane,
     intent: Digest,
+    /// The stage of the job's trace that is this signer's.
+    span: Span,
 }
 
 /// A run on a thread.
@@ -223,6 +231,7 @@ impl Worker {
             Incoming::WakeUp(lane) => self.happen(Event::WokenUp(lane)).await,
             Incoming::Delivery(delivery) => match self.open(&delivery) {
                 Ok(envelope) => {
+                    self.remember_contexts(&envelope.jobs, delivery.trace.as_deref());
                     let lane = delivery.lane;
                     let jobs = envelope.jobs.into_iter().map(|job| Hint { job, account: nobody() });
                     let jobs = jobs.collect();
@@ -231,6 +240,21 @@ impl Worker {
                 }
                 Err(reason) => self.quarantine(delivery, &reason).await,
             },
+        }
+    }
+
+    fn remember_contexts(&mut self, jobs: &[Serial], contexts: Option<&str>) {
+        if contexts.is_none() {
+            return;
+        }
+        for (job, context) in jobs.iter().zip(trace::split(contexts)) {
+            if self.state.contexts.len() >= CONTEXTS {
+                // Some were never begun here: tracing is not worth remembering which.
+                self.state.contexts.clear();
+            }
+            if let Some(context) = context {
+                self.state.contexts.insert(*job, context.into());
+            }
         }
     }
 
@@ -323,9 +347,14 @@ impl Worker {
             account: begun.account.clone(),
             turn: begun.turn,
         };
+        let span = runtime::stage!(parent: None, "issue", job = %begun.job, lane = %begun.lane, turn = begun.turn);
+        if let Some(context) = self.state.contexts.remove(&begun.job) {
+            trace::continues(&span, &context);
+        }
         let facts = Facts {
             lane: begun.lane.clone(),
             intent: begun.intent,
+            span,
         };
         self.state.facts.insert((begun.job, begun.turn), facts);
         self.state.begun.insert((begun.job, begun.turn), begun);
@@ -458,9 +487,18 @@ impl Worker {
             progress: Instant::now(),
         };
         self.state.runs.insert(run, going);
-        let begun: Vec<Begun> = jobs.iter().filter_map(|job| self.state.begun.remove(job)).collect();
+        let tasks = jobs.iter().filter_map(|job| {
+            let begun = self.state.begun.remove(job)?;
+            let span = self
+                .state
+                .facts
+                .get(job)
+                .map_or_else(Span::none, |facts| facts.span.clone());
+            Some(Task { begun, span })
+        });
+        let tasks: Vec<Task> = tasks.collect();
         let issue = self.issue.clone();
-        if let Err(busy) = self.pool.give(move || issue.run(run, &lane, &begun)) {
+        if let Err(busy) = self.pool.give(move || issue.run(run, &lane, &tasks)) {
             // The dispatcher counts the threads: this cannot be, and would only cost time if it were.
             tracing::error!(run, "{busy}");
         }
@@ -479,7 +517,8 @@ impl Worker {
             node: self.incarnation.node.clone(),
             turn,
         };
-        self.end(Ending::Finish(facts.lane.issuer.clone(), finish));
+        let span = runtime::stage!(parent: &facts.span, "record");
+        self.end(Ending::Finish(facts.lane.issuer.clone(), finish, span));
     }
 
     /// There is room for every job in flight, so that this never waits.

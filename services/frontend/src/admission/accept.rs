@@ -2,21 +2,23 @@
 
 use std::{collections::HashMap, mem::take, sync::Arc, time::Duration};
 
-use domain::{id::Serial, job::State, lane::Lane, time::Clock};
+use domain::{job::State, lane::Lane, time::Clock};
 use runtime::follow::Follower;
 use store::{AcceptError, Accepted, How, NewJob, Store, StoreError};
-use tokio::sync::Semaphore;
-use tokio_util::task::TaskTracker;
 use wire::{
     attest::{MAX_BATCH, attest},
     signed::NodeKey,
 };
 
-use super::{Admitted, prepare::Prepared, publish::Publisher, refusal::Refusal, slot, stage::Stage};
+use super::{
+    Admitted,
+    prepare::Prepared,
+    publish::{Hint, Publisher},
+    refusal::Refusal,
+    slot,
+    stage::Stage,
+};
 use crate::{issuers::Issuers, metrics::Metrics, readiness::Troubles, waiting::Waiters};
-
-/// How many batches may be with the store at a time. More would share its commits without filling them.
-const IN_FLIGHT: usize = 4;
 
 /// How long the store may take for a batch.
 const STORE: Duration = Duration::from_secs(5);
@@ -50,24 +52,17 @@ pub struct Acceptor {
 }
 
 impl Acceptor {
-    /// Takes batches from the stage until it is closed and empty, and returns when all are answered. A batch starts as soon as there
-    /// is anything to accept and fewer than four are out: an idle front end delays nothing, a busy one fills its batches.
+    /// Takes batches from the stage until it is closed and empty, and returns when all are answered. One batch is with the store at a
+    /// time: an idle front end delays nothing, and what comes while a batch is being committed makes the next one, which costs its
+    /// signatures and its call once, however large it is.
     pub async fn run(self: Arc<Self>, prepared: Arc<Stage<Prepared>>) {
-        let room = Arc::new(Semaphore::new(IN_FLIGHT));
-        let batches = TaskTracker::new();
-        // The semaphore is never closed.
-        while let Ok(permit) = room.clone().acquire_owned().await {
-            let Some(batch) = prepared.take(self.batch.min(MAX_BATCH)).await else {
-                break;
-            };
+        while let Some(batch) = prepared.take(self.batch.min(MAX_BATCH)).await {
             let (acceptor, prepared) = (self.clone(), prepared.clone());
-            batches.spawn(async move {
-                acceptor.accept(batch, &prepared).await;
-                drop(permit);
-            });
+            let accepting = tokio::spawn(async move { acceptor.accept(batch, &prepared).await });
+            if accepting.await.is_err() {
+                tracing::error!("a batch panicked: its clients hear that it was dropped");
+            }
         }
-        batches.close();
-        batches.wait().await;
     }
 
     async fn accept(&self, mut batch: Vec<Prepared>, prepared: &Stage<Prepared>) {
@@ -78,14 +73,18 @@ impl Acceptor {
         self.metrics.batch.observe(size(batch.len()));
         let intents: Vec<_> = batch.iter().map(Prepared::awaited_intent).collect();
         let answers = self.ask(self.attested(&mut batch)).await;
-        let mut new: HashMap<Lane, Vec<Serial>> = HashMap::new();
+        let mut new: HashMap<Lane, Vec<Hint>> = HashMap::new();
         let mut replies = Vec::with_capacity(batch.len());
         for ((mut job, intent), answer) in batch.into_iter().zip(intents).zip(answers) {
             match answer {
                 Ok(accepted) => {
                     self.follower.hear_of(accepted.head);
                     if accepted.how == How::New && accepted.state == State::Queued {
-                        new.entry(job.job.lane.clone()).or_default().push(accepted.job);
+                        let hint = Hint {
+                            job: accepted.job,
+                            span: job.span.clone(),
+                        };
+                        new.entry(job.job.lane.clone()).or_default().push(hint);
                     }
                     // The wait begins before signers are told, so that no answer comes too early for it.
                     let admitted = Admitted {
@@ -116,7 +115,7 @@ impl Acceptor {
                 }
             }
         }
-        for (lane, jobs) in &new {
+        for (lane, jobs) in new {
             self.publisher.publish(lane, jobs);
         }
         for (reply, answer) in replies {

@@ -22,6 +22,7 @@ use domain::{
 };
 use runtime::config::Frontend;
 use tokio::{sync::oneshot, time::Instant};
+use tracing::Span;
 
 use self::{
     accept::Acceptor,
@@ -60,6 +61,8 @@ pub struct Order {
     pub seat: Option<Seat>,
     /// Where the answer goes.
     pub reply: Reply,
+    /// The stage of the request's trace that this is.
+    pub span: Span,
 }
 
 /// Where an answer goes, and since when somebody wants it.
@@ -190,6 +193,7 @@ impl Admission {
                 sender,
                 since: Instant::now(),
             },
+            span: runtime::stage!("admit"),
         };
         self.orders
             .push(&slot, order)

@@ -22,6 +22,7 @@ use domain::{
 use pki::{csr::RequestedKey, lint::LintContext};
 use runtime::{config::Lanes, follow::Applied};
 use store::{Idempotency, Limits, NewJob};
+use tracing::Span;
 
 use super::{Intent, Order, Reply, Wanted, refusal::Refusal, slot, stage::Stage};
 use crate::{issuers::Issuers, waiting::Seat};
@@ -58,6 +59,8 @@ pub struct Prepared {
     pub reply: Reply,
     /// How many serials were taken already.
     pub attempts: u8,
+    /// The stage of the request's trace that this is.
+    pub span: Span,
 }
 
 impl Preparer {
@@ -69,12 +72,14 @@ impl Preparer {
             idempotency,
             seat,
             reply,
+            span,
         } = order;
         if reply.is_abandoned() {
             return;
         }
         let waits = seat.is_some();
-        let made = catch_unwind(AssertUnwindSafe(|| self.prepare(wanted, &terms, idempotency, waits)));
+        let prepare = || span.in_scope(|| self.prepare(wanted, &terms, idempotency, waits));
+        let made = catch_unwind(AssertUnwindSafe(prepare));
         let (job, content) = match made.unwrap_or(Err(Refusal::Panicked)) {
             Ok(made) => made,
             Err(refusal) => return reply.send(Err(refusal)),
@@ -86,6 +91,7 @@ impl Preparer {
             seat,
             reply,
             attempts: 0,
+            span,
         };
         if let Err(refused) = prepared.push(&slot(&ready.terms), ready) {
             refused.item.reply.send(Err(Refusal::Full(refused.full)));

@@ -8,17 +8,28 @@ use std::{
 
 use broker::Broker;
 use domain::{id::Serial, lane::Lane, time::Clock};
+use runtime::trace;
 use tokio::{
     sync::Semaphore,
     time::{Instant, timeout_at},
 };
 use tokio_util::task::TaskTracker;
+use tracing::Span;
 use wire::{envelope::Envelope, signed::NodeKey};
 
 use crate::metrics::Metrics;
 
 /// How many lanes are remembered before idle ones are forgotten.
 const LANES: usize = 4096;
+
+/// A job that signers are told of.
+#[derive(Debug, Clone)]
+pub struct Hint {
+    /// Which.
+    pub job: Serial,
+    /// The stage of its trace that led here.
+    pub span: Span,
+}
 
 /// Publishes envelopes, a bounded number of each lane at a time.
 #[derive(Debug)]
@@ -44,8 +55,8 @@ pub struct Publisher {
 impl Publisher {
     /// Publishes new jobs of one lane, as many to an envelope as its class takes. Returns at once; envelopes past the number that may be
     /// out take turns with those before them, until the time limit.
-    pub fn publish(self: &Arc<Self>, lane: &Lane, jobs: &[Serial]) {
-        let (publisher, lane, jobs) = (self.clone(), lane.clone(), jobs.to_vec());
+    pub fn publish(self: &Arc<Self>, lane: Lane, jobs: Vec<Hint>) {
+        let publisher = self.clone();
         self.tasks.spawn(async move {
             let room = publisher.room(&lane);
             let deadline = Instant::now() + publisher.timeout;
@@ -56,17 +67,29 @@ impl Publisher {
                 };
                 let (sender, lane, jobs) = (publisher.clone(), lane.clone(), jobs.to_vec());
                 publisher.tasks.spawn(async move {
-                    sender.send(&lane, jobs).await;
+                    sender.send(&lane, &jobs).await;
                     drop(permit);
                 });
             }
         });
     }
 
-    async fn send(&self, lane: &Lane, jobs: Vec<Serial>) {
+    async fn send(&self, lane: &Lane, jobs: &[Hint]) {
         let count = jobs.len();
-        let envelope = Envelope::new(lane.clone(), jobs, self.clock.now()).to_bytes(&self.node_key);
-        match tokio::time::timeout(self.timeout, self.broker.publish(lane, envelope, count, None)).await {
+        let stages: Vec<Span> = jobs
+            .iter()
+            .map(|hint| runtime::stage!(parent: &hint.span, "publish", job = %hint.job))
+            .collect();
+        let contexts: Vec<_> = stages.iter().map(trace::traceparent).collect();
+        let contexts = trace::join(&contexts);
+        let serials = jobs.iter().map(|hint| hint.job).collect();
+        let envelope = Envelope::new(lane.clone(), serials, self.clock.now()).to_bytes(&self.node_key);
+        match tokio::time::timeout(
+            self.timeout,
+            self.broker.publish(lane, envelope, count, contexts.as_deref()),
+        )
+        .await
+        {
             Ok(Ok(())) => {
                 self.metrics.published.inc();
             }
@@ -147,10 +170,14 @@ mod tests {
             tasks: TaskTracker::new(),
             lanes: Mutex::default(),
         });
-        let jobs: Vec<Serial> = (0..10).map(|n| Serial::new(Timestamp::default(), [n; 10])).collect();
+        let hint = |n| Hint {
+            job: Serial::new(Timestamp::default(), [n; 10]),
+            span: Span::none(),
+        };
+        let jobs: Vec<Hint> = (0..10).map(hint).collect();
         let lane = |name: &str| name.parse::<Lane>().unwrap();
-        publisher.publish(&lane("a.interactive"), &jobs);
-        publisher.publish(&lane("b.bulk"), &jobs);
+        publisher.publish(lane("a.interactive"), jobs.clone());
+        publisher.publish(lane("b.bulk"), jobs);
         publisher.tasks.close();
         publisher.tasks.wait().await;
         let mut published = broker.0.lock().unwrap().clone();

@@ -404,19 +404,6 @@ impl World {
         assert!(quiet.sign(job).await, "{job} was not begun");
     }
 
-    /// Answers with a signature that is none, as a signer gone wrong would.
-    pub async fn answer_wrongly(&self, job: Serial) {
-        let outcome = AnswerOutcome::Issued {
-            signature: vec![7; 70].into(),
-            at: self.host.now(),
-        };
-        let answers = Answers::new(self.frontend.clone(), vec![Answer { job, outcome }]);
-        self.broker
-            .answer(&self.frontend, answers.to_bytes(&self.signer_key), None)
-            .await
-            .unwrap();
-    }
-
     /// Refuses a job, as a signer does.
     pub async fn refuse(&self, job: Serial, id: &str, detail: &str) {
         let refusal = Refusal {

@@ -40,6 +40,7 @@ fn judge(begun: &Begun, applied: &Applied) -> Result<(), Objection> {
         applied,
         verifier: &verifier,
         now: SystemClock.now(),
+        held: None,
     };
     check(begun, &view).map(|_| ())
 }

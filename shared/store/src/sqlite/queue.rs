@@ -110,22 +110,23 @@ impl<W> Queue<W> {
     }
 
     /// Takes interactive work up to `rows` rows, then bulk work for the room that is left. At least one piece, if there is any; and a
-    /// piece of bulk work in any case, once it has been passed over for a while.
-    pub(super) fn take(&self, rows: usize) -> Vec<W> {
+    /// piece of bulk work in any case, once it has been passed over for a while. With it, how many rows it writes.
+    pub(super) fn take(&self, rows: usize) -> (Vec<W>, usize) {
         let mut state = self.lock();
         let mut taken = Vec::new();
-        let mut room = rows;
+        let (mut room, mut sum) = (rows, 0);
         let State { interactive, bulk, .. } = &mut *state;
         let overdue = bulk.front().is_some_and(|place| place.since.elapsed() >= PASSED_OVER);
-        fill(interactive, &mut taken, &mut room);
+        sum += fill(interactive, &mut taken, &mut room);
         if overdue && let Some(place) = bulk.pop_front() {
             room = room.saturating_sub(place.rows);
+            sum += place.rows;
             taken.push(place.work);
         }
         if room > 0 {
-            fill(bulk, &mut taken, &mut room);
+            sum += fill(bulk, &mut taken, &mut room);
         }
-        taken
+        (taken, sum)
     }
 
     /// Waits for one piece of work and takes it: the most urgent. `None`: the queue is closed and empty. With `only_interactive`
@@ -164,14 +165,17 @@ impl<W> Queue<W> {
     }
 }
 
-fn fill<W>(queue: &mut VecDeque<Place<W>>, taken: &mut Vec<W>, room: &mut usize) {
+fn fill<W>(queue: &mut VecDeque<Place<W>>, taken: &mut Vec<W>, room: &mut usize) -> usize {
+    let mut rows = 0;
     while let Some(place) = queue.front()
         && (taken.is_empty() || place.rows <= *room)
         && let Some(place) = queue.pop_front()
     {
         *room = room.saturating_sub(place.rows);
+        rows += place.rows;
         taken.push(place.work);
     }
+    rows
 }
 
 fn closed() -> StoreError {
@@ -197,9 +201,9 @@ mod tests {
         for name in ["i1", "i2", "i3"] {
             queue.push(Urgency::Interactive, 2, name).await.unwrap();
         }
-        assert_eq!(queue.take(4), ["i1", "i2"]);
-        assert_eq!(queue.take(10), ["i3", "b1"]);
-        assert_eq!(queue.take(1), ["b2"], "one piece always fits");
+        assert_eq!(queue.take(4).0, ["i1", "i2"]);
+        assert_eq!(queue.take(10).0, ["i3", "b1"]);
+        assert_eq!(queue.take(1).0, ["b2"], "one piece always fits");
     }
 
     #[tokio::test]
@@ -209,7 +213,7 @@ mod tests {
         for name in ["i1", "i2"] {
             queue.push(Urgency::Interactive, 10, name).await.unwrap();
         }
-        assert_eq!(queue.take(10), ["i1", "b1"]);
+        assert_eq!(queue.take(10).0, ["i1", "b1"]);
     }
 
     #[tokio::test]
@@ -219,7 +223,7 @@ mod tests {
         let refused = queue.push(Urgency::Bulk, 1, "b2").await;
         assert!(matches!(refused, Err(StoreError::Unavailable(_))), "{refused:?}");
         queue.push(Urgency::Interactive, 1, "i1").await.unwrap();
-        assert_eq!(queue.take(10), ["i1", "b1"]);
+        assert_eq!(queue.take(10).0, ["i1", "b1"]);
         queue.push(Urgency::Bulk, 1, "b2").await.unwrap();
     }
 

@@ -1,7 +1,8 @@
 //! The one thread that writes: group commit with a gap.
 //!
 //! A commit starts at once when the last one began at least a gap ago; otherwise it waits for the rest of the gap and takes along what
-//! came meanwhile. Callers hear after the commit. A batch in which a row fails is rolled back and run again with each row in a
+//! came meanwhile. The gap grows with what the last commit carried: a busy ledger makes larger groups, which whoever comes before and
+//! after it works in as well, and an idle one delays nothing. Callers hear after the commit. A batch in which a row fails is rolled back and run again with each row in a
 //! savepoint of its own, so that only the bad row's caller hears of it.
 
 use std::{
@@ -22,6 +23,10 @@ use super::{
     queue::Queue,
 };
 use crate::StoreError;
+
+/// A commit of so many rows doubles the gap after it, twice as many treble it, up to [`WIDEST`] gaps.
+const BUSY: usize = 8;
+const WIDEST: u32 = 5;
 
 /// Something to write.
 pub(super) trait Work: Send {
@@ -84,14 +89,15 @@ pub(super) struct Writer {
 impl Writer {
     /// Works until the queue is closed and empty.
     pub(super) fn run(mut self) {
-        let mut began: Option<Instant> = None;
+        let mut last: Option<(Instant, Duration)> = None;
         while self.queue.wait() {
-            if let Some(rest) = began.and_then(|began| self.gap.checked_sub(began.elapsed())) {
+            if let Some(rest) = last.and_then(|(began, gap)| gap.checked_sub(began.elapsed())) {
                 thread::sleep(rest);
             }
-            began = Some(Instant::now());
-            let mut batch = self.queue.take(self.batch_rows);
+            let began = Instant::now();
+            let (mut batch, rows) = self.queue.take(self.batch_rows);
             batch.retain(|work| work.is_wanted());
+            last = Some((began, self.gap * gaps(rows)));
             if !batch.is_empty() {
                 let committed = self.commit(&mut batch);
                 for work in batch {
@@ -151,6 +157,11 @@ impl Writer {
             tracing::error!(%error, "a transaction cannot be rolled back");
         }
     }
+}
+
+/// How many gaps follow a commit of so many rows.
+fn gaps(rows: usize) -> u32 {
+    u32::try_from(1 + rows / BUSY).map_or(WIDEST, |gaps| gaps.min(WIDEST))
 }
 
 enum Attempt {

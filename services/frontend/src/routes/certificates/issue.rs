@@ -6,6 +6,7 @@ use axum::{
 };
 use domain::id::AccountId;
 use http::{HeaderMap, HeaderValue, StatusCode, header::LOCATION};
+use pki::certificate::seal;
 use tokio::time::Instant;
 use wire::{
     hvca::{CertificateDocument, CertificateRequest, CertificateStatus},
@@ -123,10 +124,9 @@ async fn arrival(
         () = app.stopping.cancelled() => None,
     };
     drop(waiting);
-    // What a signer answers is verified over the bytes that were accepted here; if that fails, the ledger knows better.
-    if let (Some(Arrival::Issued { signature, at }), Some(Intent { tbs, issuer })) = (&arrival, &intent)
-        && let Ok(certificate) = app.certificates.assemble(job, tbs, signature, issuer)
-    {
+    // A signer verified its signature before it put its name to the answer, and the bytes are those that were accepted here.
+    if let (Some(Arrival::Issued { signature, at }), Some(Intent { tbs, issuer })) = (&arrival, &intent) {
+        let certificate = seal(tbs, issuer.signature_algorithm, signature);
         return Some(document(&certificate, CertificateStatus::Issued, *at));
     }
     let found = find(app, account, job).await.ok()?;
