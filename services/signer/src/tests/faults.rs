@@ -367,6 +367,7 @@ async fn a_certificate_over_bytes_that_nobody_intended_is_kept_as_evidence_and_s
             applied: &applied,
             verifier: &verifier,
             now: SystemClock.now(),
+            held: None,
         };
         check(&begun, &view).unwrap()
     };
