@@ -2,6 +2,7 @@
 //! commands.
 
 mod client;
+mod grown;
 
 use std::{
     fs,
@@ -14,6 +15,7 @@ use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
 pub use client::{Answer, Client, Key};
+pub use grown::Grown;
 
 /// How long the program may take to become ready, or to stop.
 const PATIENCE: Duration = Duration::from_mins(1);

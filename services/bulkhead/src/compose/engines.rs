@@ -1,6 +1,9 @@
 //! Which engine is behind each trait: the only place that names them.
 
-use std::sync::Arc;
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use broker::{Broker, embedded};
 use domain::id::TokenId;
@@ -10,9 +13,9 @@ use runtime::{
     config::{BrokerEngine, Config, StoreEngine, Token, TokenKind},
     data_dir::DataDir,
 };
-use store::{Store, sqlite};
+use store::{Store, postgres, sqlite};
 
-use super::blocking;
+use super::{Context, blocking};
 use crate::failure::{Failure, Outcome};
 
 /// The token of a process that is everything.
@@ -39,15 +42,43 @@ pub async fn open_store(config: &Config, data: &DataDir) -> Outcome<Arc<dyn Stor
             let store = blocking(move || sqlite::Sqlite::open(&directory, options)).await?;
             Ok(Arc::new(store.map_err(Failure::failed)?))
         }
-        StoreEngine::Postgres => Err(Failure::usage("store.engine: this program was built without postgres")),
+        StoreEngine::Postgres => {
+            let store = postgres::Postgres::open(postgres_options(config)).await;
+            Ok(Arc::new(store.map_err(Failure::failed)?))
+        }
     }
 }
 
-/// Opens the transport between front ends and signers.
-pub fn open_broker(config: &Config) -> Outcome<Arc<dyn Broker>> {
-    match config.broker.engine {
+fn postgres_options(config: &Config) -> postgres::Options {
+    let settings = &config.store.postgres;
+    postgres::Options {
+        port: settings.port,
+        password_file: given(&settings.password_file),
+        tls: given(&settings.ca_file).map(|ca_file| postgres::Tls {
+            ca_file,
+            client: given(&settings.certificate_file).zip(given(&settings.key_file)),
+        }),
+        commit_gap: settings.commit_gap,
+        batch_rows: config.store.commit_rows.min(1_000),
+        writers: settings.writers,
+        readers: settings.readers,
+        interactive_calls: config.store.queue,
+        patience: settings.patience,
+        statement_limit: settings.statement_limit,
+        ..postgres::Options::new(&settings.host, &settings.user, &settings.database)
+    }
+}
+
+fn given(path: &Path) -> Option<PathBuf> {
+    (!path.as_os_str().is_empty()).then(|| path.to_owned())
+}
+
+/// Opens the transport between front ends and signers. A server that is away is waited for in the background.
+pub fn open_broker(context: &Context) -> Outcome<Arc<dyn Broker>> {
+    let settings = &context.process.config.broker;
+    match settings.engine {
         BrokerEngine::Embedded => Ok(Arc::new(embedded::Embedded::new(embedded::Limits {
-            lane_envelopes: config.broker.lane_envelopes,
+            lane_envelopes: settings.lane_envelopes,
             ..embedded::Limits::default()
         }))),
         BrokerEngine::Amqp => Err(Failure::usage("broker.engine: this program was built without amqp")),
@@ -91,11 +122,7 @@ pub async fn own_token(data: &DataDir) -> Outcome<Arc<dyn Keys>> {
     open_soft(name, directory.join(OWN_TOKEN), directory.join("passphrase")).await
 }
 
-async fn open_soft(
-    name: TokenId,
-    directory: std::path::PathBuf,
-    passphrase: std::path::PathBuf,
-) -> Outcome<Arc<dyn Keys>> {
+async fn open_soft(name: TokenId, directory: PathBuf, passphrase: PathBuf) -> Outcome<Arc<dyn Keys>> {
     let keys = blocking(move || {
         soft::ensure_passphrase_file(&passphrase, &name)?;
         soft::SoftKeys::open_or_create(&directory, &passphrase, name)

@@ -74,7 +74,7 @@ pub(super) async fn start(process: &Process, data: &DataDir, mut ports: Ports, m
     let context = Context::new(process, data, store, &enrolled.root)?;
     in_the_registry(&context, &enrolled.key).await?;
     context.follow();
-    let broker = compose::open_broker(config)?;
+    let broker = compose::open_broker(&context)?;
     let handles = Arc::new(Remote::new(
         config,
         &enrolled.files,

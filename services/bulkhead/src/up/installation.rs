@@ -61,7 +61,7 @@ impl Installation {
         };
         Ok(Self {
             control: Arc::new(Control::open(&context, data, founding).await?),
-            broker: compose::open_broker(&process.config)?,
+            broker: compose::open_broker(&context)?,
             context,
             keys,
             frontend,

@@ -41,7 +41,7 @@ impl Config {
             ("broker.lane_unconfirmed", broker.lane_unconfirmed as u64),
             ("broker.answers", broker.answers as u64),
             ("broker.amqp.own_lanes", broker.amqp.own_lanes as u64),
-            ("store.postgres.connections", u64::from(store.postgres.connections)),
+            ("broker.amqp.prefetch_envelopes", broker.amqp.prefetch_envelopes as u64),
             ("store.postgres.port", u64::from(store.postgres.port)),
             ("frontend.max_body_bytes", frontend.max_body_bytes as u64),
             ("frontend.requests", frontend.requests as u64),
@@ -74,8 +74,8 @@ impl Config {
             ("tls.handshake_timeout", tls.handshake_timeout),
             ("tls.header_read_timeout", tls.header_read_timeout),
             ("broker.publish_timeout", broker.publish_timeout),
-            ("store.postgres.connect_timeout", store.postgres.connect_timeout),
-            ("store.postgres.statement_timeout", store.postgres.statement_timeout),
+            ("broker.amqp.connect_timeout", broker.amqp.connect_timeout),
+            ("store.postgres.patience", store.postgres.patience),
             ("frontend.body_timeout", frontend.body_timeout),
             ("frontend.request_timeout", frontend.request_timeout),
             ("frontend.wait_poll", frontend.wait_poll),
@@ -252,43 +252,43 @@ fn check_postgres(postgres: &Postgres) -> Result<(), Refusal> {
             return refuse(key, "is empty; say which");
         }
     }
-    check_identity("store.postgres", &postgres.certificate_file, &postgres.key_file)?;
-    if given(&postgres.certificate_file) && !given(&postgres.ca_file) {
-        return refuse(
-            "store.postgres.ca_file",
-            "a client certificate needs an encrypted connection; name the CA of the server",
-        );
+    for (key, value) in [
+        ("store.postgres.writers", postgres.writers),
+        ("store.postgres.readers", postgres.readers),
+    ] {
+        if !(1..=64).contains(&value) {
+            return refuse(key, "write 1 to 64");
+        }
     }
-    Ok(())
+    if postgres.commit_gap > Duration::from_millis(100) {
+        return refuse("store.postgres.commit_gap", "write at most \"100ms\"");
+    }
+    if !(Duration::from_millis(100)..=Duration::from_secs(10)).contains(&postgres.statement_limit) {
+        return refuse("store.postgres.statement_limit", "write \"100ms\" to \"10s\"");
+    }
+    check_identity(
+        "store.postgres",
+        &postgres.certificate_file,
+        &postgres.key_file,
+        &postgres.ca_file,
+    )
 }
 
 fn check_amqp(amqp: &Amqp) -> Result<(), Refusal> {
-    let Some((scheme, rest)) = amqp
-        .url
-        .split_once("://")
-        .filter(|(scheme, _)| matches!(*scheme, "amqp" | "amqps"))
-    else {
-        return refuse("broker.amqp.url", "write amqp://host:port or amqps://host:port");
+    let is_address = |address: &str| {
+        let parts = address.rsplit_once(':');
+        parts.is_some_and(|(host, port)| !host.is_empty() && !host.contains(['@', '/']) && port.parse::<u16>().is_ok())
     };
-    if rest.contains('@') {
+    if amqp.addresses.is_empty() || !amqp.addresses.iter().all(|address| is_address(address)) {
         return refuse(
-            "broker.amqp.url",
-            "names a user or a password; write those to broker.amqp.user and to the file of broker.amqp.password_file",
+            "broker.amqp.addresses",
+            "write [\"host:port\"]; the user stands in broker.amqp.user and the password in the file of broker.amqp.password_file",
         );
     }
-    check_identity("broker.amqp", &amqp.certificate_file, &amqp.key_file)?;
-    if scheme == "amqps" && !given(&amqp.ca_file) {
-        return refuse(
-            "broker.amqp.ca_file",
-            "amqps needs the CA of the server; name its PEM file",
-        );
+    if !(1..=600).contains(&amqp.heartbeat.as_secs()) {
+        return refuse("broker.amqp.heartbeat", "write \"1s\" to \"600s\"");
     }
-    if scheme == "amqp" && given(&amqp.certificate_file) {
-        return refuse(
-            "broker.amqp.url",
-            "a client certificate needs amqps; write amqps://host:port",
-        );
-    }
+    check_identity("broker.amqp", &amqp.certificate_file, &amqp.key_file, &amqp.ca_file)?;
     if !given(&amqp.certificate_file) && !given(&amqp.password_file) {
         return refuse(
             "broker.amqp.password_file",
@@ -298,16 +298,15 @@ fn check_amqp(amqp: &Amqp) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// A certificate and its key come together.
-fn check_identity(section: &str, certificate: &Path, key: &Path) -> Result<(), Refusal> {
-    match (given(certificate), given(key)) {
-        (true, false) => refuse(
-            &format!("{section}.key_file"),
-            "the client certificate has no key; name its file",
-        ),
-        (false, true) => refuse(
-            &format!("{section}.certificate_file"),
-            "the key has no client certificate; name its file",
+/// A certificate comes with its key, and over an encrypted connection.
+fn check_identity(section: &str, certificate: &Path, key: &Path, ca: &Path) -> Result<(), Refusal> {
+    let refuse = |name, problem: &str| refuse(&format!("{section}.{name}"), problem);
+    match (given(certificate), given(key), given(ca)) {
+        (true, false, _) => refuse("key_file", "the client certificate has no key; name its file"),
+        (false, true, _) => refuse("certificate_file", "the key has no client certificate; name its file"),
+        (true, true, false) => refuse(
+            "ca_file",
+            "a client certificate needs an encrypted connection; name the CA of the server",
         ),
         _ => Ok(()),
     }
@@ -374,7 +373,13 @@ mod tests {
     fn the_way_to_an_engine_is_whole_or_refused() {
         for (extra, key) in [
             ("[store.postgres]\nhost = \"\"", "store.postgres.host"),
-            ("[store.postgres]\nconnections = 0", "store.postgres.connections"),
+            ("[store.postgres]\nwriters = 0", "store.postgres.writers"),
+            ("[store.postgres]\nreaders = 65", "store.postgres.readers"),
+            ("[store.postgres]\ncommit_gap = \"1s\"", "store.postgres.commit_gap"),
+            (
+                "[store.postgres]\nstatement_limit = \"1m\"",
+                "store.postgres.statement_limit",
+            ),
             ("[store.postgres]\ncertificate_file = \"c\"", "store.postgres.key_file"),
             ("[store.postgres]\nkey_file = \"c\"", "store.postgres.certificate_file"),
             (
@@ -388,11 +393,12 @@ mod tests {
         }
         for (amqp, key) in [
             ("", "broker.amqp.password_file"),
-            ("url = \"http://x\"", "broker.amqp.url"),
-            ("url = \"amqp://user:secret@x\"", "broker.amqp.url"),
-            ("url = \"amqps://x\"\npassword_file = \"p\"", "broker.amqp.ca_file"),
+            ("addresses = []", "broker.amqp.addresses"),
+            ("addresses = [\"mq\"]", "broker.amqp.addresses"),
+            ("addresses = [\"user:secret@mq:5672\"]", "broker.amqp.addresses"),
+            ("heartbeat = \"1ms\"", "broker.amqp.heartbeat"),
             ("certificate_file = \"c\"", "broker.amqp.key_file"),
-            ("certificate_file = \"c\"\nkey_file = \"k\"", "broker.amqp.url"),
+            ("certificate_file = \"c\"\nkey_file = \"k\"", "broker.amqp.ca_file"),
             ("own_lanes = 0\npassword_file = \"p\"", "broker.amqp.own_lanes"),
         ] {
             let text = node("frontend") + &ENGINES.replace("password_file = \"p\"", amqp);

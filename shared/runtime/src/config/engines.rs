@@ -133,15 +133,17 @@ pub struct Postgres {
     pub certificate_file: PathBuf,
     /// PEM of its key, mode 0600. Default empty.
     pub key_file: PathBuf,
-    /// Connections at a time. Default 8.
-    pub connections: u32,
-    /// How long connecting may take. Default 5s.
+    /// Connections that write, each with one commit under way, 1 to 64. Default 4.
+    pub writers: usize,
+    /// Connections that read, 1 to 64. Default 4.
+    pub readers: usize,
+    /// How long a call waits for a connection or for the connection itself. Default 2s.
     #[serde(with = "humantime_serde")]
-    pub connect_timeout: Duration,
-    /// How long one statement may take. Default 5s.
+    pub patience: Duration,
+    /// How long the server may take for one statement, 100ms to 10s. Default 2s.
     #[serde(with = "humantime_serde")]
-    pub statement_timeout: Duration,
-    /// Least time from the beginning of one commit to that of the next, as `store.commit_gap` for files. Default 1ms.
+    pub statement_limit: Duration,
+    /// Least time from the beginning of one commit to that of the next of its kind, at most 100ms. Default 1ms.
     #[serde(with = "humantime_serde")]
     pub commit_gap: Duration,
 }
@@ -157,9 +159,10 @@ impl Default for Postgres {
             ca_file: PathBuf::new(),
             certificate_file: PathBuf::new(),
             key_file: PathBuf::new(),
-            connections: 8,
-            connect_timeout: Duration::from_secs(5),
-            statement_timeout: Duration::from_secs(5),
+            writers: 4,
+            readers: 4,
+            patience: Duration::from_secs(2),
+            statement_limit: Duration::from_secs(2),
             commit_gap: Duration::from_millis(1),
         }
     }
@@ -212,34 +215,47 @@ impl Default for Broker {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Amqp {
-    /// Where it is: `amqp://host:port/virtual-host`, or `amqps://` with TLS. Neither user nor password stands in it. Default
-    /// `amqp://127.0.0.1:5672`.
-    pub url: String,
+    /// Nodes of the broker, each `host:port`; one that cannot be reached is followed by the next. Default `127.0.0.1:5672`.
+    pub addresses: Vec<String>,
+    /// Virtual host. Default `/`.
+    pub virtual_host: String,
     /// User; not needed with a client certificate. Default `bulkhead`.
     pub user: String,
     /// File that holds the user's password, mode 0600. Default empty.
     pub password_file: PathBuf,
-    /// PEM of the CA that vouches for the server; needed with `amqps`. Default empty.
+    /// PEM of the CA that vouches for the server. Empty: the connection is not encrypted. Default empty.
     pub ca_file: PathBuf,
-    /// PEM of this client's certificate: SASL EXTERNAL instead of a password; needs `key_file`. Default empty.
+    /// PEM of this client's certificate: SASL EXTERNAL instead of a password; needs `ca_file` and `key_file`. Default empty.
     pub certificate_file: PathBuf,
     /// PEM of its key, mode 0600. Default empty.
     pub key_file: PathBuf,
     /// Lanes with a queue of their own, interactive ones first; all others travel as wake-ups. A quorum queue costs memory, descriptors and
     /// elections. The same in all processes. Default 200.
     pub own_lanes: usize,
+    /// Envelopes that a signer may have been sent and not settled, all lanes together. Default 4096.
+    pub prefetch_envelopes: usize,
+    /// How long connecting may take. Default 5s.
+    #[serde(with = "humantime_serde")]
+    pub connect_timeout: Duration,
+    /// A broker that is silent for twice as long is given up and connected to anew; whole seconds. Default 5s.
+    #[serde(with = "humantime_serde")]
+    pub heartbeat: Duration,
 }
 
 impl Default for Amqp {
     fn default() -> Self {
         Self {
-            url: "amqp://127.0.0.1:5672".into(),
+            addresses: vec!["127.0.0.1:5672".into()],
+            virtual_host: "/".into(),
             user: "bulkhead".into(),
             password_file: PathBuf::new(),
             ca_file: PathBuf::new(),
             certificate_file: PathBuf::new(),
             key_file: PathBuf::new(),
             own_lanes: 200,
+            prefetch_envelopes: 4096,
+            connect_timeout: Duration::from_secs(5),
+            heartbeat: Duration::from_secs(5),
         }
     }
 }
