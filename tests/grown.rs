@@ -54,7 +54,10 @@ async fn verify(client: &Client, directory: &Path, certificates: &BTreeMap<Strin
         command.arg(file);
     }
     let output = command.output()?;
-    let said = String::from_utf8_lossy(&output.stdout).lines().filter(|line| line.ends_with(": OK")).count();
+    let said = String::from_utf8_lossy(&output.stdout)
+        .lines()
+        .filter(|line| line.ends_with(": OK"))
+        .count();
     ensure!(
         output.status.success() && said == certificates.len(),
         "OpenSSL verified {said} of {}: {}",
@@ -183,7 +186,10 @@ async fn a_rolling_restart_under_load_loses_nothing() -> Result<()> {
         fetching.certificate(serial, PATIENCE).await?;
     }
     ensure!(accepted.len() > 10, "only {} jobs were accepted", accepted.len());
-    println!("{} jobs accepted during a restart of every front end and signer, all of them issued", accepted.len());
+    println!(
+        "{} jobs accepted during a restart of every front end and signer, all of them issued",
+        accepted.len()
+    );
     grown.stop_all()
 }
 
@@ -221,7 +227,11 @@ async fn waits_for(grown: &Grown, node: &str) -> Result<String> {
         {
             return Ok(body.to_string());
         }
-        ensure!(begun.elapsed() < PATIENCE, "{node} does not say what it waits for:\n{}", grown.log(node));
+        ensure!(
+            begun.elapsed() < PATIENCE,
+            "{node} does not say what it waits for:\n{}",
+            grown.log(node)
+        );
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }

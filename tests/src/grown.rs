@@ -125,7 +125,10 @@ impl Grown {
     pub fn enrol(&self, node: &str) -> Result<()> {
         let (role, _) = node.split_once('-').context("a node is called ROLE-NUMBER")?;
         let config = self.path(&format!("{node}.toml"));
-        let admin = self.control()?["admin_url"].as_str().context("no admin_url")?.to_owned();
+        let admin = self.control()?["admin_url"]
+            .as_str()
+            .context("no admin_url")?
+            .to_owned();
         let text = fs::read_to_string(&config)?.replace("https://127.0.0.1:CONTROL", &admin);
         fs::write(&config, text)?;
         let code = self.bulkhead(&["node", "invite", "--role", role, "--id", node, "--reason", "test"])?;
@@ -168,7 +171,10 @@ impl Grown {
         let ready = self.path(&format!("{node}.ready"));
         let begun = Instant::now();
         while !ready.exists() {
-            let child = self.running.get_mut(node).with_context(|| format!("{node} was not started"))?;
+            let child = self
+                .running
+                .get_mut(node)
+                .with_context(|| format!("{node} was not started"))?;
             if let Some(status) = child.try_wait()? {
                 self.running.remove(node);
                 bail!("{node} ended with {status}:\n{}", self.log(node));
@@ -185,12 +191,19 @@ impl Grown {
 
     /// SIGTERM, and demands exit code 0 in time.
     pub fn stop(&mut self, node: &str) -> Result<()> {
-        let mut child = self.running.remove(node).with_context(|| format!("{node} does not run"))?;
+        let mut child = self
+            .running
+            .remove(node)
+            .with_context(|| format!("{node} does not run"))?;
         terminate(&child)?;
         let begun = Instant::now();
         loop {
             if let Some(status) = child.try_wait()? {
-                ensure!(status.success(), "SIGTERM ended {node} with {status}:\n{}", self.log(node));
+                ensure!(
+                    status.success(),
+                    "SIGTERM ended {node} with {status}:\n{}",
+                    self.log(node)
+                );
                 return Ok(());
             }
             if begun.elapsed() > PATIENCE {
@@ -215,7 +228,10 @@ impl Grown {
 
     /// SIGKILL, and waits for the end.
     pub fn kill(&mut self, node: &str) -> Result<()> {
-        let mut child = self.running.remove(node).with_context(|| format!("{node} does not run"))?;
+        let mut child = self
+            .running
+            .remove(node)
+            .with_context(|| format!("{node} does not run"))?;
         child.kill()?;
         child.wait()?;
         Ok(())
@@ -251,6 +267,8 @@ impl Grown {
 
     /// What `/readyz` of a process says: the status and the body.
     pub async fn readyz(&self, node: &str) -> Result<(u16, Value)> {
+        // The second time, it is there already.
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let ports: Value = serde_json::from_slice(&fs::read(self.path(node).join("ports.json"))?)?;
         let url = format!("http://127.0.0.1:{}/readyz", ports["metrics"]);
         let response = reqwest::Client::builder().no_proxy().build()?.get(url).send().await?;

@@ -1,16 +1,20 @@
 //! Which engine is behind each trait: the only place that names them.
 
 use std::{
+    collections::BTreeSet,
     path::{Path, PathBuf},
     sync::Arc,
 };
 
-use broker::{Broker, embedded};
-use domain::id::TokenId;
+use broker::{Broker, OwnLanes, amqp, embedded};
+use domain::{
+    id::TokenId,
+    lane::{Lane, own_lanes},
+};
 use keys::{Keys, soft};
 use runtime::{
     clock::SystemClock,
-    config::{BrokerEngine, Config, StoreEngine, Token, TokenKind},
+    config::{self, BrokerEngine, Config, StoreEngine, Token, TokenKind},
     data_dir::DataDir,
 };
 use store::{Store, postgres, sqlite};
@@ -75,13 +79,74 @@ fn given(path: &Path) -> Option<PathBuf> {
 
 /// Opens the transport between front ends and signers. A server that is away is waited for in the background.
 pub fn open_broker(context: &Context) -> Outcome<Arc<dyn Broker>> {
-    let settings = &context.process.config.broker;
+    let process = &context.process;
+    let settings = &process.config.broker;
     match settings.engine {
         BrokerEngine::Embedded => Ok(Arc::new(embedded::Embedded::new(embedded::Limits {
             lane_envelopes: settings.lane_envelopes,
             ..embedded::Limits::default()
         }))),
-        BrokerEngine::Amqp => Err(Failure::usage("broker.engine: this program was built without amqp")),
+        BrokerEngine::Amqp => {
+            let own = OwnLanes::default();
+            let amqp = amqp::Amqp::connect(amqp_options(settings)?, own.clone());
+            process
+                .shutdown
+                .spawn(settle_own_lanes(context.clone(), own, settings.amqp.own_lanes));
+            Ok(Arc::new(amqp.map_err(|error| {
+                Failure::usage(format_args!("broker.amqp: {error}"))
+            })?))
+        }
+    }
+}
+
+fn amqp_options(broker: &config::Broker) -> Outcome<amqp::Options> {
+    let settings = &broker.amqp;
+    let identity = given(&settings.certificate_file).zip(given(&settings.key_file));
+    let login = if identity.is_some() {
+        amqp::Login::External
+    } else {
+        amqp::Login::Password {
+            user: settings.user.clone(),
+            file: settings.password_file.clone(),
+        }
+    };
+    let lane_envelopes = u32::try_from(broker.lane_envelopes)
+        .map_err(|_| Failure::usage("broker.lane_envelopes: is more than any queue holds; write for example 2000"))?;
+    Ok(amqp::Options {
+        addresses: settings.addresses.clone(),
+        vhost: settings.virtual_host.clone(),
+        login,
+        tls: given(&settings.ca_file).map(|ca_file| amqp::Tls { ca_file, identity }),
+        heartbeat: settings.heartbeat,
+        connect_timeout: settings.connect_timeout,
+        call_timeout: broker.publish_timeout,
+        lane_envelopes,
+        prefetch_envelopes: settings.prefetch_envelopes,
+        ..amqp::Options::default()
+    })
+}
+
+/// Settles which lanes have queues of their own whenever the registry changes: of the lanes that an account may issue in, the most
+/// urgent. Every process comes to the same by itself.
+async fn settle_own_lanes(context: Context, own: OwnLanes, limit: usize) {
+    let mut told = context.follower.subscribe();
+    loop {
+        told.borrow_and_update();
+        let snapshot = context.follower.applied().load().snapshot.clone();
+        let lanes: BTreeSet<Lane> = snapshot
+            .accounts
+            .keys()
+            .filter_map(|account| snapshot.terms(account))
+            .map(|terms| Lane {
+                issuer: terms.issuer.id.clone(),
+                class: terms.profile.class,
+            })
+            .collect();
+        own.settle(own_lanes(lanes, limit));
+        tokio::select! {
+            () = context.process.shutdown.soft().cancelled() => return,
+            changed = told.changed() => if changed.is_err() { return },
+        }
     }
 }
 
