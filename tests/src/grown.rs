@@ -101,20 +101,20 @@ impl Grown {
             String::new()
         } else {
             format!(
-                "[[token]]\nname = \"soft\"\nkind = \"soft\"\ndirectory = {:?}\npassphrase_file = {:?}\n",
-                keys.join("soft"),
-                keys.join("passphrase")
+                "[[token]]\nname = \"soft\"\nkind = \"soft\"\ndirectory = \"{0}/soft\"\npassphrase_file = \"{0}/passphrase\"\n",
+                keys.display()
             )
         };
         let text = format!(
             "[node]\nrole = \"{role}\"\nid = \"{node}\"\n{urls}\n\
-             [place]\ndata_dir = {data:?}\nlisten = \"127.0.0.1:0\"\nadmin_listen = \"127.0.0.1:0\"\nmetrics_listen = \"127.0.0.1:0\"\n\
-             [store]\nengine = \"postgres\"\n[store.postgres]\nport = {port}\ndatabase = \"{DATABASE}\"\npassword_file = {password:?}\n\
-             [broker]\nengine = \"amqp\"\n[broker.amqp]\naddresses = [\"{amqp}\"]\nuser = \"guest\"\npassword_file = {amqp_password:?}\n{token}",
+             [place]\ndata_dir = \"{data}\"\nlisten = \"127.0.0.1:0\"\nadmin_listen = \"127.0.0.1:0\"\nmetrics_listen = \"127.0.0.1:0\"\n\
+             [store]\nengine = \"postgres\"\n[store.postgres]\nport = {port}\ndatabase = \"{DATABASE}\"\npassword_file = \"{password}\"\n\
+             [broker]\nengine = \"amqp\"\n[broker.amqp]\naddresses = [\"{amqp}\"]\nuser = \"guest\"\npassword_file = \"{amqp_password}\"\n{token}",
             port = self.postgres.port(),
-            password = self.postgres.password_file(),
+            data = data.display(),
+            password = self.postgres.password_file().display(),
             amqp = self.rabbitmq.address(),
-            amqp_password = self.path("amqp-password"),
+            amqp_password = self.path("amqp-password").display(),
         );
         fs::create_dir_all(&keys)?;
         fs::write(self.path(&format!("{node}.toml")), text)?;
