@@ -139,7 +139,8 @@ impl Client {
             let answer = self.get(&format!("/certificates/{serial}")).await?;
             match answer.status {
                 200 => return Ok(pki::pem::decode("CERTIFICATE", text(&answer.body, "certificate")?)?),
-                202 if begun.elapsed() < patience => tokio::time::sleep(Duration::from_millis(100)).await,
+                // Not there yet, or the ledger was too busy to say: come back.
+                202 | 503 if begun.elapsed() < patience => tokio::time::sleep(Duration::from_millis(100)).await,
                 _ => bail!("GET {serial}: {answer:?}"),
             }
         }

@@ -28,6 +28,8 @@ pub struct Grown {
     pub rabbitmq: RabbitMq,
     place: tempfile::TempDir,
     running: BTreeMap<String, Child>,
+    /// Whether all went as it should: then nobody wants to read logs.
+    is_well: bool,
 }
 
 impl Grown {
@@ -42,6 +44,7 @@ impl Grown {
             rabbitmq,
             place,
             running: BTreeMap::new(),
+            is_well: false,
         };
         let password = grown.path("amqp-password");
         fs::write(&password, "guest")?;
@@ -214,7 +217,7 @@ impl Grown {
         }
     }
 
-    /// Stops everything, control last.
+    /// Stops everything, control last: the end of a scenario. Without it the end of each log is printed.
     pub fn stop_all(&mut self) -> Result<()> {
         let names: Vec<_> = self.running.keys().rev().cloned().collect();
         for node in names.iter().filter(|node| *node != "control-1") {
@@ -223,6 +226,7 @@ impl Grown {
         if self.running.contains_key("control-1") {
             self.stop("control-1")?;
         }
+        self.is_well = true;
         Ok(())
     }
 
@@ -318,7 +322,7 @@ impl Drop for Grown {
             let _ = child.kill();
             let _ = child.wait();
         }
-        if std::thread::panicking() || std::env::var_os("BULKHEAD_TEST_LOGS").is_some() {
+        if !self.is_well {
             for entry in fs::read_dir(self.place.path()).into_iter().flatten().flatten() {
                 let name = entry.file_name().to_string_lossy().into_owned();
                 if let Some(node) = name.strip_suffix(".log") {
