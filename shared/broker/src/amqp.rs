@@ -21,8 +21,10 @@ mod link;
 mod options;
 mod publisher;
 mod seat;
+mod tending;
 mod topology;
 mod verdicts;
+mod waking;
 
 use std::{
     sync::{
@@ -43,10 +45,10 @@ use lapin::{BasicProperties, types::AMQPValue};
 pub use self::options::{InvalidOptions, Login, Options, Tls};
 use self::{
     answers::AmqpAnswers,
-    attendant::Attendant,
+    attendant::Desks,
     inbox::AmqpInbox,
     link::Link,
-    publisher::{Message, Publisher},
+    publisher::{Message, Publisher, Publishers},
     topology::{Declarations, Resource},
     verdicts::Verdict,
 };
@@ -75,8 +77,9 @@ struct Shared {
     /// What is declared, as the publishing and the consuming side know it.
     to_publish: Declarations,
     to_consume: Arc<Declarations>,
-    /// Envelopes and what is set aside; wake-ups and answers. A queue that is missing for the one is no trouble for the other.
-    jobs: Publisher,
+    /// Of envelopes and what is set aside.
+    queues: Publishers,
+    /// Of wake-ups and answers.
     signals: Publisher,
     publishing: Link,
     answers_dropped: Arc<AtomicU64>,
@@ -94,7 +97,7 @@ impl Amqp {
             shared: Arc::new(Shared {
                 to_publish: Declarations::new(publishing.clone(), options.clone()),
                 to_consume: Arc::new(Declarations::new(consuming.clone(), options.clone())),
-                jobs: Publisher::new(publishing.clone(), options.clone()),
+                queues: Publishers::new(publishing.clone(), options.clone()),
                 signals: Publisher::new(publishing.clone(), options.clone()),
                 publishing,
                 consuming,
@@ -123,7 +126,16 @@ impl Amqp {
         body: Bytes,
         headers: Vec<(&'static str, String)>,
     ) -> Result<Verdict, BrokerError> {
-        let Shared { to_publish, jobs, .. } = &*self.shared;
+        let Shared {
+            to_publish,
+            queues,
+            own,
+            ..
+        } = &*self.shared;
+        let publisher = queues.of(&resource, |resource| match resource {
+            Resource::Lane(lane) => own.carrier(lane) == Carrier::Own,
+            Resource::Quarantine | Resource::WakeUps => true,
+        });
         let message = Message {
             exchange: "".into(),
             routing_key: to_publish.names.of(&resource),
@@ -133,7 +145,7 @@ impl Amqp {
         };
         for _ in 0..2 {
             self.within_a_call(to_publish.ensure(&resource)).await?;
-            match jobs.publish(message.clone()).await? {
+            match publisher.publish(message.clone()).await? {
                 Verdict::Unroutable => to_publish.forget(&resource),
                 verdict => return Ok(verdict),
             }
@@ -199,15 +211,15 @@ impl Broker for Amqp {
             to_consume,
             ..
         } = &*self.shared;
-        let attendant = Attendant {
+        let desks = Desks {
             link: consuming.clone(),
             declarations: to_consume.clone(),
             options: options.clone(),
             own: own.clone(),
-            shared: Arc::new(inbox::Shared::new(lanes, options.call_timeout)),
+            shared: inbox::Shared::new(lanes),
             prefetch,
         };
-        Ok(Box::new(AmqpInbox::open(attendant).await))
+        Ok(Box::new(AmqpInbox::open(desks).await))
     }
 
     async fn answers(&self, frontend: &Incarnation, limit: usize) -> Result<Box<dyn Answers>, BrokerError> {

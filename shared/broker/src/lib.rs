@@ -23,7 +23,7 @@ use domain::{
 /// A broker's failure. It never changes what was accepted.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum BrokerError {
-    /// The lane's queue is full: signers will claim from the ledger.
+    /// The lane's queue is full, or an engine takes nothing into it just now: signers will claim from the ledger.
     #[error("lane {0} is full on the broker")]
     Full(Lane),
     /// Nobody serves the lane now.

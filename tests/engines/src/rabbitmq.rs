@@ -14,6 +14,8 @@ use self::process::{Home, Signal};
 
 /// How long a node may take to start on a busy machine.
 const START: Duration = Duration::from_mins(2);
+/// How many lines of its log a node leaves to a test that failed.
+const LAST_WORDS: usize = 80;
 /// How long `rabbitmqctl` may take.
 const CONTROL: Duration = Duration::from_mins(1);
 
@@ -277,6 +279,12 @@ impl RabbitMq {
 
 impl Drop for RabbitMq {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            let text = std::fs::read_to_string(self.directory.join("output")).unwrap_or_default();
+            let lines: Vec<&str> = text.lines().collect();
+            let last = &lines[lines.len().saturating_sub(LAST_WORDS)..];
+            eprintln!("the last words of {}:\n{}", self.name, last.join("\n"));
+        }
         self.kill();
     }
 }

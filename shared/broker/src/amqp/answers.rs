@@ -23,7 +23,7 @@ use tokio::{
 };
 use tokio_util::task::AbortOnDropHandle;
 
-use super::{RETRY, link::Link, lock, options::Options, trace_of};
+use super::{RETRY, connect::Silence, link::Link, lock, options::Options, trace_of};
 use crate::{Answers, BrokerError, SealedAnswer};
 
 /// Answers that are read together.
@@ -130,7 +130,9 @@ async fn consume(
             .basic_consume(queue.clone(), "answers".into(), consume, none)
             .await
     };
-    let stream = live.within(options.connect_timeout, "consume answers", asked).await?;
+    let stream = live
+        .within(options.connect_timeout, Silence::OfConnection, "consume answers", asked)
+        .await?;
     Ok((channel, stream))
 }
 

@@ -147,17 +147,18 @@ impl Live {
         let _ = self.socket.shutdown(Shutdown::Both);
     }
 
-    /// Opens a channel. A connection that does not open one in time, although it is not blocked, is thrown away.
+    /// Opens a channel.
     pub async fn channel(&self, limit: Duration) -> Result<Channel, BrokerError> {
-        self.within(limit, "open a channel", self.connection.create_channel())
+        let opening = self.connection.create_channel();
+        self.within(limit, Silence::OfConnection, "open a channel", opening)
             .await
     }
 
-    /// What a question on this connection brings; a connection that does not answer in time, although it is not blocked, is thrown
-    /// away.
+    /// What a question on this connection brings.
     pub async fn within<T>(
         &self,
         limit: Duration,
+        silence: Silence,
         what: &str,
         question: impl Future<Output = lapin::Result<T>>,
     ) -> Result<T, BrokerError> {
@@ -166,11 +167,22 @@ impl Live {
             Ok(Err(error)) => Err(BrokerError::Unavailable(format!("{what}: {error}"))),
             Err(_) if self.blocked() => Err(BrokerError::Unavailable(super::BLOCKED.into())),
             Err(_) => {
-                self.sever();
+                if silence == Silence::OfConnection {
+                    self.sever();
+                }
                 Err(BrokerError::Unavailable(format!("{what}: no answer within {limit:?}")))
             }
         }
     }
+}
+
+/// What it means that a question is not answered in time, on a connection that is not blocked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Silence {
+    /// The connection is dead, and is thrown away.
+    OfConnection,
+    /// One queue has no leader just now, or is broken. The others are none the worse for it; a dead connection shows by its heartbeat.
+    OfQueue,
 }
 
 impl Drop for Live {

@@ -2,7 +2,7 @@
 //! holds all of it, never across an await.
 
 use std::{
-    collections::{BTreeSet, HashMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
     sync::Arc,
 };
 
@@ -12,13 +12,9 @@ use domain::lane::{Carrier, Lane};
 use super::seat::{Acknowledgement, Seat};
 use crate::{Delivery, Incoming};
 
-/// A channel, for as long as it is open.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(super) struct SeatId(pub u64);
-
-/// A consumer, for as long as it consumes.
+/// The channel on which one lane is consumed, for as long as it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) struct ConsumerId(pub u64);
+pub(super) struct SeatId(pub u64);
 
 /// A delivery as the broker knows it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,32 +26,19 @@ pub(super) struct Receipt {
 /// A message that has arrived.
 #[derive(Debug)]
 pub(super) struct Arrived {
-    pub receipt: Receipt,
+    pub delivery_tag: u64,
     pub body: Bytes,
     pub trace: Option<Arc<str>>,
     pub redelivered: bool,
 }
 
-/// Who consumes a lane's queue for this inbox.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Consuming {
-    pub consumer: ConsumerId,
-    pub seat: SeatId,
-}
-
-/// What has to be done so that this inbox gets what it wants.
-#[derive(Debug, Default, PartialEq, Eq)]
+/// What the broker is to be asked for.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Plan {
-    /// Consumers that are to stop.
-    pub stop: Vec<(Lane, Consuming)>,
-    /// What is then to be given back.
-    pub give_back: Vec<Receipt>,
-    /// Lanes whose queues are to be consumed.
-    pub consume: Vec<Lane>,
-    /// Lanes whose wake-ups are to be heard; all others are not.
+    /// Lanes whose queues are to be consumed. The number changes whenever what was consumed so far has to be given back first.
+    pub consume: BTreeMap<Lane, u64>,
+    /// Lanes whose wake-ups are to be heard.
     pub hear: BTreeSet<Lane>,
-    /// Lanes with queues of their own, those included that are consumed already.
-    pub own: usize,
 }
 
 #[derive(Debug, Default)]
@@ -66,30 +49,21 @@ pub(super) struct Desk {
     out: HashMap<u64, (Lane, Receipt)>,
     next_tag: u64,
     seats: HashMap<SeatId, Seat>,
-    /// What a pause took back, and the broker has not been told.
-    taken_back: Vec<Receipt>,
+    planned: Plan,
+    heard: BTreeSet<Lane>,
 }
 
 #[derive(Debug, Default)]
 struct Served {
     paused: bool,
-    waiting: VecDeque<Arrived>,
+    waiting: VecDeque<(Receipt, Arrived)>,
     wake_up: bool,
     /// Whether the lane is among the turns.
     announced: bool,
     /// How many envelopes have ever come.
     arrivals: u64,
-    consumption: Consumption,
-}
-
-/// How a lane's queue is consumed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-enum Consumption {
-    #[default]
-    None,
-    By(Consuming),
-    /// This one is to stop, whatever is wanted afterwards.
-    Stopping(Consuming),
+    seat: Option<SeatId>,
+    generation: u64,
 }
 
 impl Desk {
@@ -100,13 +74,12 @@ impl Desk {
         }
     }
 
-    /// Stops what comes of a lane and takes back what is out of it.
+    /// Stops what comes of a lane, and forgets what came of it: the broker gives it to others when its channel is closed.
     pub fn pause(&mut self, lane: &Lane) {
-        let Some(served) = self.served.get_mut(lane) else {
-            return;
-        };
-        served.paused = true;
-        self.withdraw(lane);
+        if let Some(served) = self.served.get_mut(lane) {
+            served.paused = true;
+            self.begin_anew(lane);
+        }
     }
 
     /// Starts it again. Whether there is something for [`Desk::take`] now.
@@ -118,36 +91,73 @@ impl Desk {
         served.wake_up && self.announce(lane)
     }
 
-    /// What a lane's consumer has brought. `false`: it is not wanted any more, and goes back.
-    pub fn arrive(&mut self, lane: &Lane, consumer: ConsumerId, arrived: Arrived) -> bool {
+    /// What is to be done, when lanes travel as `carrier` says.
+    pub fn plan(&mut self, carrier: impl Fn(&Lane) -> Carrier) -> Plan {
+        let mut plan = Plan::default();
+        let lanes: Vec<Lane> = self.served.keys().cloned().collect();
+        for lane in lanes {
+            let own = carrier(&lane) == Carrier::Own;
+            if !own && self.served.get(&lane).is_some_and(|served| served.seat.is_some()) {
+                self.begin_anew(&lane);
+            }
+            let Some(served) = self.served.get(&lane) else { continue };
+            if !own {
+                plan.hear.insert(lane);
+            } else if !served.paused {
+                plan.consume.insert(lane, served.generation);
+            }
+        }
+        self.planned = plan.clone();
+        plan
+    }
+
+    /// Whether everything that was planned is so.
+    pub fn is_attached(&self) -> bool {
+        let seated = |lane: &Lane| self.served.get(lane).is_some_and(|served| served.seat.is_some());
+        self.planned.consume.keys().all(seated) && self.planned.hear == self.heard
+    }
+
+    /// Whose wake-ups are heard.
+    pub fn hears(&mut self, lanes: BTreeSet<Lane>) {
+        self.heard = lanes;
+    }
+
+    /// A lane is consumed. `false`: not any more wanted so.
+    pub fn consumed(&mut self, lane: &Lane, generation: u64, seat: SeatId) -> bool {
         let Some(served) = self.served.get_mut(lane) else {
             return false;
         };
-        let by_it = matches!(served.consumption, Consumption::By(by) if by.consumer == consumer);
-        if !by_it || served.paused {
+        let wanted = !served.paused && served.generation == generation;
+        if wanted {
+            served.seat = Some(seat);
+            self.seats.insert(seat, Seat::default());
+        }
+        wanted
+    }
+
+    /// A lane's channel is lost, and the broker gives to others what came over it.
+    pub fn lost(&mut self, lane: &Lane, seat: SeatId) {
+        if self.served.get(lane).is_some_and(|served| served.seat == Some(seat)) {
+            self.clear(lane);
+        }
+    }
+
+    /// What a lane's consumer has brought. `false`: it is not wanted any more.
+    pub fn arrive(&mut self, lane: &Lane, seat: SeatId, arrived: Arrived) -> bool {
+        let Some(served) = self.served.get_mut(lane).filter(|served| served.seat == Some(seat)) else {
             return false;
-        }
-        served.waiting.push_back(arrived);
+        };
+        let delivery_tag = arrived.delivery_tag;
+        served.waiting.push_back((Receipt { seat, delivery_tag }, arrived));
         served.arrivals += 1;
-        self.announce(lane);
-        true
+        self.announce(lane)
     }
 
-    /// Lanes that are consumed and of which nothing is here, and how many envelopes of each have ever come.
-    pub fn idle(&self) -> Vec<(Lane, u64)> {
-        let out: BTreeSet<&Lane> = self.out.values().map(|(lane, _)| lane).collect();
-        let idle = self.served.iter().filter(|(lane, served)| {
-            matches!(served.consumption, Consumption::By(_)) && served.waiting.is_empty() && !out.contains(lane)
-        });
-        idle.map(|(lane, served)| (lane.clone(), served.arrivals)).collect()
-    }
-
-    /// The channel that a lane is consumed on.
-    pub fn seat_of(&self, lane: &Lane) -> Option<SeatId> {
-        match self.served.get(lane)?.consumption {
-            Consumption::By(consuming) => Some(consuming.seat),
-            Consumption::None | Consumption::Stopping(_) => None,
-        }
+    /// How many envelopes of a lane have ever come, if none of them is here now.
+    pub fn idle(&self, lane: &Lane) -> Option<u64> {
+        let served = self.served.get(lane)?;
+        let idle = served.waiting.is_empty() && !self.out.values().any(|(of, _)| of == lane);
+        idle.then_some(served.arrivals)
     }
 
     /// There is something in the ledger for a lane.
@@ -175,7 +185,7 @@ impl Desk {
                 }
                 return Some(Incoming::WakeUp(lane));
             }
-            let Some(arrived) = served.waiting.pop_front() else {
+            let Some((receipt, arrived)) = served.waiting.pop_front() else {
                 continue;
             };
             if !served.waiting.is_empty() {
@@ -183,7 +193,7 @@ impl Desk {
             }
             self.next_tag += 1;
             let tag = self.next_tag;
-            self.out.insert(tag, (lane.clone(), arrived.receipt));
+            self.out.insert(tag, (lane.clone(), receipt));
             return Some(Incoming::Delivery(Delivery {
                 lane,
                 tag,
@@ -207,88 +217,14 @@ impl Desk {
 
     /// Ends these deliveries here; the broker is to be told, and then [`Desk::rejected`].
     pub fn close(&mut self, tags: &[u64]) -> Vec<Receipt> {
-        tags.iter()
-            .filter_map(|tag| self.out.remove(tag))
-            .map(|(_, receipt)| receipt)
-            .collect()
+        let closed = tags.iter().filter_map(|tag| self.out.remove(tag));
+        closed.map(|(_, receipt)| receipt).collect()
     }
 
     /// The broker has been told that this one goes back.
     pub fn rejected(&mut self, receipt: Receipt) {
         if let Some(seat) = self.seats.get_mut(&receipt.seat) {
             seat.rejected(receipt.delivery_tag);
-        }
-    }
-
-    /// What is to be done. Lanes travel as `carrier` says.
-    pub fn plan(&mut self, carrier: impl Fn(&Lane) -> Carrier) -> Plan {
-        let mut plan = Plan::default();
-        let carried: Vec<(Lane, Carrier)> = self.served.keys().map(|lane| (lane.clone(), carrier(lane))).collect();
-        for (lane, carrier) in carried {
-            let Some(served) = self.served.get_mut(&lane) else {
-                continue;
-            };
-            let wanted = carrier == Carrier::Own && !served.paused;
-            if !wanted && matches!(served.consumption, Consumption::By(_)) {
-                self.withdraw(&lane);
-            }
-            let Some(served) = self.served.get_mut(&lane) else {
-                continue;
-            };
-            if let Consumption::Stopping(consuming) = served.consumption {
-                plan.stop.push((lane.clone(), consuming));
-                served.consumption = Consumption::None;
-            }
-            match carrier {
-                Carrier::Own => plan.own += 1,
-                Carrier::Ledger => {
-                    plan.hear.insert(lane.clone());
-                }
-            }
-            if wanted && served.consumption == Consumption::None {
-                plan.consume.push(lane);
-            }
-        }
-        plan.give_back = std::mem::take(&mut self.taken_back);
-        plan
-    }
-
-    /// A channel is open.
-    pub fn seated(&mut self, seat: SeatId) {
-        self.seats.insert(seat, Seat::default());
-    }
-
-    /// A lane is consumed.
-    pub fn consumed(&mut self, lane: &Lane, consuming: Consuming) {
-        if let Some(served) = self.served.get_mut(lane) {
-            served.consumption = Consumption::By(consuming);
-        }
-    }
-
-    /// A consumer has ended by itself. What it brought stays, as long as its channel is open. Whether it was the lane's.
-    pub fn ended(&mut self, lane: &Lane, consumer: ConsumerId) -> bool {
-        let Some(served) = self.served.get_mut(lane) else {
-            return false;
-        };
-        let was = matches!(served.consumption, Consumption::By(by) if by.consumer == consumer);
-        if was {
-            served.consumption = Consumption::None;
-        }
-        was
-    }
-
-    /// A channel is lost, and the broker gives to others what was out of it.
-    pub fn lose(&mut self, seat: SeatId) {
-        self.seats.remove(&seat);
-        self.out.retain(|_, (_, receipt)| receipt.seat != seat);
-        self.taken_back.retain(|receipt| receipt.seat != seat);
-        for served in self.served.values_mut() {
-            served.waiting.retain(|arrived| arrived.receipt.seat != seat);
-            if let Consumption::By(by) | Consumption::Stopping(by) = served.consumption
-                && by.seat == seat
-            {
-                served.consumption = Consumption::None;
-            }
         }
     }
 
@@ -302,24 +238,24 @@ impl Desk {
         true
     }
 
-    /// Takes back what a lane's consumer has brought.
-    fn withdraw(&mut self, lane: &Lane) {
+    /// Whoever consumes the lane is to let go of it.
+    fn begin_anew(&mut self, lane: &Lane) {
+        if let Some(served) = self.served.get_mut(lane) {
+            served.generation += 1;
+            self.clear(lane);
+        }
+    }
+
+    /// Forgets what came over a lane's channel, and the channel.
+    fn clear(&mut self, lane: &Lane) {
         let Some(served) = self.served.get_mut(lane) else {
             return;
         };
-        if let Consumption::By(consuming) = served.consumption {
-            served.consumption = Consumption::Stopping(consuming);
+        served.waiting.clear();
+        if let Some(seat) = served.seat.take() {
+            self.seats.remove(&seat);
         }
-        self.taken_back
-            .extend(served.waiting.drain(..).map(|arrived| arrived.receipt));
-        let taken_back = &mut self.taken_back;
-        self.out.retain(|_, (of, receipt)| {
-            let ends = of == lane;
-            if ends {
-                taken_back.push(*receipt);
-            }
-            !ends
-        });
+        self.out.retain(|_, (of, _)| of != lane);
     }
 }
 
@@ -331,38 +267,25 @@ mod tests {
         name.parse().unwrap()
     }
 
-    fn arrived(seat: u64, delivery_tag: u64) -> Arrived {
+    fn arrived(delivery_tag: u64) -> Arrived {
         Arrived {
-            receipt: receipt(seat, delivery_tag),
+            delivery_tag,
             body: Bytes::from(delivery_tag.to_string()),
             trace: None,
             redelivered: false,
         }
     }
 
-    fn receipt(seat: u64, delivery_tag: u64) -> Receipt {
-        Receipt {
-            seat: SeatId(seat),
-            delivery_tag,
-        }
-    }
-
-    fn consuming(consumer: u64, seat: u64) -> Consuming {
-        Consuming {
-            consumer: ConsumerId(consumer),
-            seat: SeatId(seat),
-        }
-    }
-
-    /// A desk that consumes lane `a.bulk` by consumer 1 on channel 1.
-    fn desk() -> (Desk, Lane) {
-        let (mut desk, a) = (Desk::default(), lane("a.bulk"));
-        desk.add(std::slice::from_ref(&a));
-        assert_eq!(desk.plan(|_| Carrier::Own).consume, std::slice::from_ref(&a));
-        desk.seated(SeatId(1));
-        desk.consumed(&a, consuming(1, 1));
-        assert_eq!(desk.plan(|_| Carrier::Own).consume, []);
-        (desk, a)
+    /// A desk that consumes `a.bulk` on channel 1 and `b.bulk` on channel 2.
+    fn desk() -> (Desk, Lane, Lane) {
+        let (mut desk, a, b) = (Desk::default(), lane("a.bulk"), lane("b.bulk"));
+        desk.add(&[a.clone(), b.clone()]);
+        let plan = desk.plan(|_| Carrier::Own);
+        assert!(!desk.is_attached());
+        assert!(desk.consumed(&a, plan.consume[&a], SeatId(1)));
+        assert!(desk.consumed(&b, plan.consume[&b], SeatId(2)));
+        assert!(desk.is_attached());
+        (desk, a, b)
     }
 
     fn tag(incoming: Option<Incoming>) -> u64 {
@@ -373,65 +296,55 @@ mod tests {
     }
 
     #[test]
-    fn a_pause_and_a_resumption_before_anybody_looks_still_give_everything_back() {
-        let (mut desk, a) = desk();
-        assert!(desk.arrive(&a, ConsumerId(1), arrived(1, 1)));
-        assert!(desk.arrive(&a, ConsumerId(1), arrived(1, 2)));
+    fn a_pause_and_a_resumption_before_anybody_looks_still_begin_anew() {
+        let (mut desk, a, _) = desk();
+        let before = desk.plan(|_| Carrier::Own).consume[&a];
+        assert!(desk.arrive(&a, SeatId(1), arrived(1)));
+        assert!(desk.arrive(&a, SeatId(1), arrived(2)));
         let out = tag(desk.take());
         desk.pause(&a);
         assert_eq!(desk.take(), None);
+        assert!(!desk.plan(|_| Carrier::Own).consume.contains_key(&a));
         desk.resume(&a);
+        assert!(!desk.arrive(&a, SeatId(1), arrived(3)), "its channel is to be closed");
         assert!(
-            !desk.arrive(&a, ConsumerId(1), arrived(1, 3)),
-            "its consumer is to stop"
+            !desk.consumed(&a, before, SeatId(3)),
+            "that was wanted before the pause"
         );
-        let plan = desk.plan(|_| Carrier::Own);
-        assert_eq!(plan.stop, [(a.clone(), consuming(1, 1))]);
-        assert_eq!(plan.give_back, [receipt(1, 2), receipt(1, 1)]);
-        assert_eq!(plan.consume, [a]);
+        assert_ne!(desk.plan(|_| Carrier::Own).consume[&a], before);
         assert_eq!(desk.settle(&[out]), [], "the old tag means nothing");
     }
 
     #[test]
     fn a_lane_that_loses_its_queue_is_heard_of_by_wake_ups() {
-        let (mut desk, a) = desk();
-        assert!(desk.arrive(&a, ConsumerId(1), arrived(1, 1)));
-        let plan = desk.plan(|_| Carrier::Ledger);
-        assert_eq!(plan.stop, [(a.clone(), consuming(1, 1))]);
-        assert_eq!(plan.give_back, [receipt(1, 1)]);
-        assert_eq!((plan.consume.len(), plan.hear.contains(&a)), (0, true));
+        let (mut desk, a, b) = desk();
+        assert!(desk.arrive(&a, SeatId(1), arrived(1)));
+        let plan = desk.plan(|lane| if *lane == a { Carrier::Ledger } else { Carrier::Own });
+        assert_eq!((plan.consume.len(), plan.consume.contains_key(&b)), (1, true));
+        assert_eq!(plan.hear, BTreeSet::from([a.clone()]));
+        assert!(!desk.is_attached());
+        desk.hears(plan.hear);
+        assert!(desk.is_attached());
+        assert_eq!(desk.take(), None, "what was consumed is given back");
         desk.wake(&a);
         desk.wake(&a);
-        assert_eq!(desk.take(), Some(Incoming::WakeUp(a.clone())));
+        assert_eq!(desk.take(), Some(Incoming::WakeUp(a)));
         assert_eq!(desk.take(), None);
-        assert_eq!(desk.plan(|_| Carrier::Own).consume, [a]);
     }
 
     #[test]
     fn a_lost_channel_takes_along_what_came_over_it_and_nothing_else() {
-        let (mut desk, a) = desk();
-        let b = lane("b.bulk");
-        desk.add(std::slice::from_ref(&b));
-        desk.seated(SeatId(2));
-        desk.consumed(&b, consuming(2, 2));
-        assert!(desk.arrive(&a, ConsumerId(1), arrived(1, 1)));
-        assert!(desk.arrive(&b, ConsumerId(2), arrived(2, 1)));
-        let first = tag(desk.take());
-        let second = tag(desk.take());
-        desk.lose(SeatId(1));
+        let (mut desk, a, b) = desk();
+        assert!(desk.arrive(&a, SeatId(1), arrived(1)));
+        assert!(desk.arrive(&b, SeatId(2), arrived(1)));
+        assert_eq!((desk.idle(&a), desk.idle(&b)), (None, None));
+        let (first, second) = (tag(desk.take()), tag(desk.take()));
+        desk.lost(&a, SeatId(2));
+        assert!(desk.is_attached(), "channel 2 is not that of lane a");
+        desk.lost(&a, SeatId(1));
+        assert!(!desk.is_attached());
         assert_eq!(desk.settle(&[first]), []);
         assert_eq!(desk.settle(&[second]).len(), 1);
-        assert_eq!(desk.plan(|_| Carrier::Own).consume, [a]);
-    }
-
-    #[test]
-    fn what_a_cancelled_consumer_brought_can_still_be_settled() {
-        let (mut desk, a) = desk();
-        assert!(desk.arrive(&a, ConsumerId(1), arrived(1, 1)));
-        assert!(desk.ended(&a, ConsumerId(1)));
-        assert!(!desk.ended(&a, ConsumerId(1)));
-        let out = tag(desk.take());
-        assert_eq!(desk.settle(&[out]).len(), 1);
-        assert_eq!(desk.plan(|_| Carrier::Own).consume, [a]);
+        assert_eq!((desk.idle(&a), desk.idle(&b)), (Some(1), Some(1)));
     }
 }

@@ -27,7 +27,8 @@ pub struct Options {
     pub call_timeout: Duration,
     /// Longest pause between attempts to connect; they begin at 100 ms and double. Default 5s.
     pub reconnect_max: Duration,
-    /// A connection that neither confirms a publication nor says that it is blocked for this long is given up. Default 10s.
+    /// A channel on which a publication is not confirmed for this long, although the broker does not say that it reads nothing, is opened
+    /// anew. Default 10s.
     pub stuck_after: Duration,
     /// Envelopes that wait in one lane's queue; past it the broker refuses. Changing it needs the queues to be deleted first, since a
     /// queue keeps what it was declared with. Default 2000.
@@ -37,9 +38,7 @@ pub struct Options {
     /// Envelopes that one inbox may have been sent and not settled, all lanes together; lanes share it evenly, and each has at least
     /// one. Default 4096.
     pub prefetch_envelopes: usize,
-    /// Consumers on one channel: what an error of a channel takes along. Default 16.
-    pub channel_consumers: usize,
-    /// How often an inbox looks whether lanes of which nothing comes are really consumed. Default 10s.
+    /// How often an inbox looks whether lanes of which nothing comes are really consumed. Default 30s.
     pub look_every: Duration,
 }
 
@@ -62,8 +61,7 @@ impl Default for Options {
             lane_envelopes: 2000,
             quarantine_bodies: 10_000,
             prefetch_envelopes: 4096,
-            channel_consumers: 16,
-            look_every: Duration::from_secs(10),
+            look_every: Duration::from_secs(30),
         }
     }
 }
@@ -151,7 +149,6 @@ impl Options {
             ("lane_envelopes", u64::from(self.lane_envelopes)),
             ("quarantine_bodies", u64::from(self.quarantine_bodies)),
             ("prefetch_envelopes", self.prefetch_envelopes as u64),
-            ("channel_consumers", self.channel_consumers as u64),
         ];
         if let Some((name, _)) = counts.into_iter().find(|(_, count)| *count == 0) {
             return Err(InvalidOptions::Range(name, "it must be at least 1"));
@@ -225,7 +222,7 @@ mod tests {
         assert!(refused(|o| o.heartbeat = Duration::from_millis(10)).contains("heartbeat"));
         assert!(refused(|o| o.call_timeout = Duration::ZERO).contains("call_timeout"));
         assert!(refused(|o| o.stuck_after = Duration::from_millis(1)).contains("stuck_after"));
-        assert!(refused(|o| o.channel_consumers = 0).contains("channel_consumers"));
+        assert!(refused(|o| o.lane_envelopes = 0).contains("lane_envelopes"));
     }
 
     #[test]

@@ -1,9 +1,15 @@
-//! Publishing with confirms, on a channel of its own that is opened again whenever it is lost.
+//! Publishing with confirms, on a channel that is opened again whenever it is lost.
+//!
+//! Each queue that is replicated has a channel of its own: a broker that publishes to a queue without a leader waits for one, and with it
+//! everything else that came over the same channel.
 //!
 //! One task owns the channel and every confirm that is awaited on it. A caller that gives up takes nothing with it: the confirm is still
 //! awaited here, so the library keeps no list of forgotten ones.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex},
+};
 
 use bytes::Bytes;
 use futures_util::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
@@ -20,17 +26,19 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::{
     BLOCKED, RETRY,
-    connect::Live,
+    connect::{Live, Silence},
     link::Link,
+    lock,
     options::Options,
+    topology::Resource,
     verdicts::{Verdict, Verdicts},
 };
 use crate::BrokerError;
 
-/// Publications that are not confirmed, at a time. More gains nothing, and each confirm looks through all of them.
+/// Publications on one channel that are not confirmed, at a time. More gains nothing, and each confirm looks through all of them.
 const UNCONFIRMED: usize = 256;
 /// Publications that wait for a place among them.
-const WAITING: usize = 256;
+const WAITING: usize = 64;
 
 /// A message to be published.
 #[derive(Debug, Clone)]
@@ -88,6 +96,37 @@ impl Publisher {
     }
 }
 
+/// Publishers of queues, each made when it is first needed.
+#[derive(Debug)]
+pub(super) struct Publishers {
+    link: Link,
+    options: Arc<Options>,
+    by_queue: Mutex<HashMap<Resource, Arc<Publisher>>>,
+}
+
+impl Publishers {
+    pub fn new(link: Link, options: Arc<Options>) -> Self {
+        let by_queue = Mutex::default();
+        Self {
+            link,
+            options,
+            by_queue,
+        }
+    }
+
+    /// The publisher of a queue. Of those that are there, the ones that are not `needed` any more are let go when one is added.
+    pub fn of(&self, resource: &Resource, needed: impl Fn(&Resource) -> bool) -> Arc<Publisher> {
+        let mut by_queue = lock(&self.by_queue);
+        if let Some(publisher) = by_queue.get(resource) {
+            return publisher.clone();
+        }
+        by_queue.retain(|resource, _| needed(resource));
+        let publisher = Arc::new(Publisher::new(self.link.clone(), self.options.clone()));
+        by_queue.insert(resource.clone(), publisher.clone());
+        publisher
+    }
+}
+
 async fn run(link: Link, options: Arc<Options>, mut messages: mpsc::Receiver<(Message, Reply)>) {
     loop {
         let error = match confirming(&link, &options).await {
@@ -109,14 +148,20 @@ async fn confirming(link: &Link, options: &Options) -> Result<(Arc<Live>, Channe
     let live = link.live()?;
     let channel = live.channel(options.connect_timeout).await?;
     let select = channel.confirm_select(ConfirmSelectOptions::default());
-    live.within(options.connect_timeout, "ask for confirms", select).await?;
+    live.within(
+        options.connect_timeout,
+        Silence::OfConnection,
+        "ask for confirms",
+        select,
+    )
+    .await?;
     Ok((live, channel))
 }
 
 /// A publication that is not confirmed yet.
 struct Pending {
-    reply: Reply,
     since: Instant,
+    reply: Reply,
 }
 
 /// Publishes until the channel is lost.
@@ -139,8 +184,8 @@ async fn publish(
                 let (taken, returned) = match confirmation {
                     Ok(Confirmation::Ack(returned)) => (true, returned),
                     Ok(Confirmation::Nack(returned)) => (false, returned),
-                    Ok(Confirmation::NotRequested) => break BrokerError::Unavailable("the broker confirms nothing".into()),
-                    Err(error) => break BrokerError::Unavailable(format!("publish: {error}")),
+                    Ok(Confirmation::NotRequested) => break "the broker confirms nothing".to_owned(),
+                    Err(error) => break format!("publish: {error}"),
                 };
                 let carried = returned.and_then(|message| name_of(&message.delivery.properties));
                 for (name, verdict) in verdicts.completed(name, taken, carried, confirms.len()) {
@@ -150,27 +195,25 @@ async fn publish(
                 }
             }
             message = messages.recv(), if pending.len() < UNCONFIRMED => {
-                let Some((message, reply)) = message else {
-                    break BrokerError::Unavailable("the broker is let go".into());
-                };
+                let Some((message, reply)) = message else { break "the broker is let go".to_owned() };
                 // Whoever has given up already is not published for.
                 if let (Some(name), false) = (names.next(), reply.is_closed()) {
-                    pending.insert(name, Pending { reply, since: Instant::now() });
+                    pending.insert(name, Pending { since: Instant::now(), reply });
                     confirms.push(send(channel.clone(), name, message).boxed());
                 }
             }
             _ = look.tick() => {
                 if !channel.status().connected() {
-                    break BrokerError::Unavailable("the channel is lost".into());
+                    break "the channel is lost".to_owned();
                 }
                 let oldest = pending.values().map(|pending| pending.since).min();
                 if !live.blocked() && oldest.is_some_and(|since| since.elapsed() > options.stuck_after) {
-                    live.sever();
-                    break BrokerError::Unavailable(format!("nothing confirmed within {:?}", options.stuck_after));
+                    break format!("not confirmed within {:?}", options.stuck_after);
                 }
             }
         }
     };
+    let lost = BrokerError::Unavailable(lost);
     for Pending { reply, .. } in pending.into_values() {
         let _ = reply.send(Err(lost.clone()));
     }

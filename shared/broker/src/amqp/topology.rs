@@ -19,7 +19,7 @@ use lapin::{
 use tokio::{sync::Semaphore, time::Instant};
 
 use super::{
-    connect::{Live, Version, is_contradiction},
+    connect::{Live, Silence, Version, is_contradiction},
     link::Link,
     lock,
     options::Options,
@@ -27,7 +27,7 @@ use super::{
 use crate::BrokerError;
 
 /// Declarations under way on one link.
-const UNDER_WAY: usize = 4;
+const UNDER_WAY: usize = 32;
 /// How long a refusal stands before the broker is asked again.
 const REFUSAL: Duration = Duration::from_secs(5);
 /// A lane's queue that nobody consumes and nobody declares is removed after this time: what is in it, the ledger has.
@@ -141,39 +141,10 @@ impl Declarations {
             ..QueueDeclareOptions::default()
         };
         let asked = channel.queue_declare(self.names.of(resource), passive, FieldTable::default());
-        Ok(live.within(limit, "count messages", asked).await?.message_count())
-    }
-
-    /// How many messages and consumers these lanes' queues have; `None` where there is no queue.
-    pub async fn look(&self, lanes: &[Lane]) -> Result<Vec<Option<(u32, u32)>>, BrokerError> {
-        let (live, limit) = (self.link.live()?, self.options.connect_timeout);
-        let mut seen = Vec::new();
-        let mut channel = live.channel(limit).await?;
-        for lane in lanes {
-            let passive = QueueDeclareOptions {
-                passive: true,
-                ..QueueDeclareOptions::default()
-            };
-            let name = self.names.of(&Resource::Lane(lane.clone()));
-            match live
-                .within(
-                    limit,
-                    "look at a queue",
-                    channel.queue_declare(name, passive, FieldTable::default()),
-                )
-                .await
-            {
-                Ok(queue) => seen.push(Some((queue.message_count(), queue.consumer_count()))),
-                Err(error) if live.connected() => {
-                    // The broker closes the channel on which it is asked for a queue that is not there.
-                    tracing::debug!(%lane, %error, "no queue");
-                    channel = live.channel(limit).await?;
-                    seen.push(None);
-                }
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(seen)
+        Ok(live
+            .within(limit, Silence::OfQueue, "count messages", asked)
+            .await?
+            .message_count())
     }
 
     async fn declare(&self, live: &Live, resource: &Resource) -> Result<(), Declaring> {
@@ -204,12 +175,19 @@ impl Declarations {
                 declared => Ok(declared?),
             })
         };
-        let declared = live.within(limit, &format!("declare {name}"), declaring).await;
+        let declared = live
+            .within(limit, Silence::OfQueue, &format!("declare {name}"), declaring)
+            .await;
         match declared.map_err(Declaring::Failed)? {
             Ok(()) => {
                 // An open channel costs the broker memory; whether it hears of the end is its own concern.
                 let _ = live
-                    .within(limit, "close a channel", channel.close(200, "declared".into()))
+                    .within(
+                        limit,
+                        Silence::OfQueue,
+                        "close a channel",
+                        channel.close(200, "declared".into()),
+                    )
                     .await;
                 Ok(())
             }

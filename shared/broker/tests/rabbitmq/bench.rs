@@ -116,12 +116,12 @@ pub async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
     }
 }
 
-/// Publishes, and again while the broker is unavailable: a caller that insists.
+/// Publishes, and again while the broker is unavailable, or refuses because a queue is not ready: a caller that insists.
 pub async fn insist(broker: &dyn Broker, lane: &Lane, number: usize) {
     until("a publication is confirmed", async || {
         match broker.publish(lane, body(number), JOBS, None).await {
             Ok(()) => true,
-            Err(BrokerError::Unavailable(_)) => false,
+            Err(BrokerError::Unavailable(_) | BrokerError::Full(_)) => false,
             Err(error) => panic!("{error}"),
         }
     })

@@ -21,7 +21,8 @@ use tokio::{task::JoinHandle, time::timeout};
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::bench::{
-    JOBS, LIMIT, Secrets, body, connect, connections, incarnation, insist, lane, number, options, own, ready, until,
+    JOBS, LIMIT, Secrets, body, connect, connections, incarnation, insist, lane, logged, number, options, own, ready,
+    until,
 };
 
 /// A front end that publishes without pause, and a signer that settles what it gets.
@@ -45,6 +46,7 @@ struct Published {
 /// What a fault did.
 struct Counts {
     missing: usize,
+    confirmed: usize,
 }
 
 impl Traffic {
@@ -118,7 +120,10 @@ impl Traffic {
             "a caller waited {:?}",
             published.longest
         );
-        Counts { missing: last.1 }
+        Counts {
+            missing: last.1,
+            confirmed: published.confirmed.len(),
+        }
     }
 }
 
@@ -174,6 +179,42 @@ const LANES: usize = 3;
 /// The client library has a thread for each of the two connections, and none that was left behind.
 async fn nothing_leaks() {
     until("threads of given-up connections are gone", async || connections() <= 2).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_broker_that_is_killed_wiped_or_away_for_long_is_found_again() {
+    let (mut node, secrets) = (RabbitMq::start().await.unwrap(), Secrets::new());
+    let running = traffic(&node, &secrets).await;
+    // RabbitMQ 3.10 writes down the names of new quorum queues when no more come for half a second; one whose name is lost in a crash
+    // comes up without a leader, and stays so.
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    node.kill();
+    until("the loss is noticed", async || running.amqp.ready().is_err()).await;
+    node.boot().await.unwrap();
+    assert_eq!(running.end("killed (SIGKILL) and started").await.missing, 0);
+    nothing_leaks().await;
+
+    let running = traffic(&node, &secrets).await;
+    node.reset().await.unwrap();
+    let counts = running.end("wiped (reset) under load").await;
+    assert!(
+        counts.missing < counts.confirmed / 2,
+        "what was published after the wipe is received"
+    );
+    nothing_leaks().await;
+
+    // Longer than the pauses between attempts grow, many times over.
+    let running = traffic(&node, &secrets).await;
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    node.kill();
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    let begun = Instant::now();
+    let refused = running.amqp.publish(&lane("lane-0"), body(0), JOBS, None).await;
+    assert!(matches!(refused, Err(BrokerError::Unavailable(_))), "{refused:?}");
+    println!("away: a publication was refused in {:?}: {refused:?}", begun.elapsed());
+    node.boot().await.unwrap();
+    assert_eq!(running.end("away for 30 s").await.missing, 0);
+    nothing_leaks().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -294,6 +335,7 @@ async fn a_link_that_is_cut_slow_or_swallows_everything_is_given_up_and_made_ane
     // A broker that accepts connections and says nothing, as one does that has no descriptors left.
     proxy.black_hole();
     let own = own((0..LANES).map(|number| lane(&format!("lane-{number}"))));
+    logged();
     let amqp = Arc::new(Amqp::connect(options.clone(), own).unwrap());
     let mut inbox = amqp
         .serve(&incarnation("early"), &[lane("lane-0")], JOBS)
