@@ -84,6 +84,11 @@ fn every_process_is_started_with_a_configuration_that_is_its_own() -> Result<()>
             "{name} is configured as {}",
             checked["config"]["node"]["role"]
         );
+        let collector = checked["config"]["telemetry"]["otlp_endpoint"]
+            .as_str()
+            .unwrap_or_default();
+        let collector = collector.trim_start_matches("http://").trim_end_matches(":4318");
+        ensure!(services.contains_key(collector), "{name} sends spans to {collector:?}");
         processes.insert(name.as_str());
     }
     let expected = ["control", "frontend-1", "frontend-2", "signer-1", "signer-2"];
@@ -97,5 +102,8 @@ fn every_process_is_started_with_a_configuration_that_is_its_own() -> Result<()>
         .collect();
     ensure!(scraped == processes, "scraped: {scraped:?}");
     yaml("deploy/grafana/datasource.yaml")?;
+    let collector = yaml("deploy/otel-collector.yaml")?;
+    let endpoint = &collector["receivers"]["otlp"]["protocols"]["http"]["endpoint"];
+    ensure!(endpoint == "0.0.0.0:4318", "the collector listens on {endpoint}");
     Ok(())
 }
