@@ -41,6 +41,7 @@ use domain::{
     lane::{Carrier, Lane},
 };
 use lapin::{BasicProperties, types::AMQPValue};
+use tokio_util::task::AbortOnDropHandle;
 
 pub use self::options::{InvalidOptions, Login, Options, Tls};
 use self::{
@@ -58,6 +59,9 @@ use crate::{Answers, Broker, BrokerError, Inbox, MAX_TRACE_BYTES, OwnLanes, boun
 const TRACE: &str = "traceparent";
 /// Longest reason that is kept beside a body in quarantine, in bytes.
 const MAX_REASON_BYTES: usize = 1024;
+/// File descriptors that RabbitMQ reserves for each quorum queue, before version 4, and needs besides.
+const DESCRIPTORS_PER_QUEUE: usize = 3;
+const OTHER_DESCRIPTORS: usize = 100;
 /// Pause before something that failed is tried again.
 const RETRY: Duration = Duration::from_millis(200);
 /// What a caller hears during an alarm.
@@ -83,6 +87,7 @@ struct Shared {
     signals: Publisher,
     publishing: Link,
     answers_dropped: Arc<AtomicU64>,
+    _needs: AbortOnDropHandle<()>,
 }
 
 impl Amqp {
@@ -99,6 +104,7 @@ impl Amqp {
                 to_consume: Arc::new(Declarations::new(consuming.clone(), options.clone())),
                 queues: Publishers::new(publishing.clone(), options.clone()),
                 signals: Publisher::new(publishing.clone(), options.clone()),
+                _needs: AbortOnDropHandle::new(tokio::spawn(say_what_is_needed(publishing.clone(), own.clone()))),
                 publishing,
                 consuming,
                 own,
@@ -274,6 +280,33 @@ impl Broker for Amqp {
             .within_a_call(self.shared.to_publish.count(&Resource::Quarantine))
             .await?;
         Ok(usize::try_from(counted).unwrap_or(usize::MAX))
+    }
+}
+
+/// Says how many file descriptors the broker needs for the own lanes, whenever they become more: a broker that has none left takes
+/// connections and leaves them hanging, and does not tell anybody how many it may have.
+async fn say_what_is_needed(link: Link, own: OwnLanes) {
+    let (mut lanes, mut links) = (own.subscribe(), link.subscribe());
+    let mut said = 0;
+    loop {
+        let count = lanes.borrow_and_update().len();
+        if let (true, Ok(live)) = (count > said, link.live())
+            && live.version.major() < 4
+        {
+            let descriptors = count * DESCRIPTORS_PER_QUEUE + OTHER_DESCRIPTORS;
+            tracing::info!(
+                lanes = count,
+                descriptors,
+                "RabbitMQ {} needs {descriptors} file descriptors for {count} lanes with queues of their own: see that each node may \
+                 open more (ulimit -n)",
+                live.version
+            );
+            said = count;
+        }
+        tokio::select! {
+            _ = lanes.changed() => {}
+            _ = links.changed() => {}
+        }
     }
 }
 

@@ -327,6 +327,63 @@ async fn what_an_operator_deletes_purges_or_closes_comes_back() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_channel_that_the_broker_closes_costs_its_lane_a_moment_and_no_other_lane_anything() {
+    let (node, secrets) = (RabbitMq::start().await.unwrap(), Secrets::new());
+    // A delivery that is not settled for two seconds closes its channel; usually that takes half an hour.
+    for (setting, milliseconds) in [("consumer_timeout", 2_000), ("channel_tick_interval", 500)] {
+        let set = format!("application:set_env(rabbit, {setting}, {milliseconds}).");
+        node.control(&["eval", &set]).await.unwrap();
+    }
+    let lanes = [lane("held"), lane("free")];
+    let amqp = connect(options(&secrets, [node.address()]), own(lanes.clone())).await;
+    let mut inbox = amqp.serve(&incarnation("signer"), &lanes, 4 * JOBS).await.unwrap();
+    let [held, free] = &lanes;
+    insist(&*amqp, held, 0).await;
+    let first = timeout(LIMIT, inbox.next()).await.unwrap();
+    let Some(Incoming::Delivery(first)) = first else {
+        panic!("{first:?}")
+    };
+    insist(&*amqp, free, 1).await;
+    let mut again = None;
+    let (mut number_of_free, begun) = (1, Instant::now());
+    while again.is_none() {
+        assert!(begun.elapsed() < LIMIT, "what was held did not come again");
+        let next = timeout(LIMIT, inbox.next()).await.unwrap();
+        let Some(Incoming::Delivery(delivery)) = next else {
+            panic!("{next:?}")
+        };
+        if delivery.lane == *held {
+            again = Some(delivery);
+        } else {
+            assert!(!delivery.redelivered, "the other lane's channel was closed as well");
+            inbox.settle(&[delivery.tag]).await.unwrap();
+            number_of_free += 1;
+            insist(&*amqp, free, number_of_free).await;
+        }
+    }
+    let again = again.unwrap();
+    println!(
+        "| lane | what came of it |\n| --- | --- |\n| held | the envelope, again, after {:?} |",
+        begun.elapsed()
+    );
+    println!("| free | {number_of_free} envelopes meanwhile, each once |");
+    assert!(again.redelivered && again.body == first.body && again.tag != first.tag);
+    // The tag from before the channel was closed means nothing, and closes nothing.
+    inbox.settle(&[first.tag]).await.unwrap();
+    inbox.settle(&[again.tag]).await.unwrap();
+    insist(&*amqp, held, 7).await;
+    until("the lane goes on", async || {
+        let next = timeout(LIMIT, inbox.next()).await.unwrap();
+        let Some(Incoming::Delivery(delivery)) = next else {
+            panic!("{next:?}")
+        };
+        inbox.settle(&[delivery.tag]).await.unwrap();
+        delivery.lane == *held && number(&delivery.body) == 7
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_link_that_is_cut_slow_or_swallows_everything_is_given_up_and_made_anew() {
     let (node, secrets) = (RabbitMq::start().await.unwrap(), Secrets::new());
     let proxy = ChaosProxy::start(node.address()).await.unwrap();

@@ -5,3 +5,4 @@ mod bench;
 mod contract;
 mod faults;
 mod login;
+mod scale;
