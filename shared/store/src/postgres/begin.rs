@@ -15,18 +15,20 @@ use super::{
     core::{Batch, Core, commit},
     event,
     fault::Fault,
-    law::{OWNER_LOST, PAUSED, USAGE_ON},
+    law::{OWNER_LOST, PAUSED, USAGE_ON, locked},
     link::Lent,
     partition::{Day, Days},
 };
 use crate::{Begin, Begun, Deferral, NotBegun, RequestRow, StoreError, TakenOver};
 
-/// Everything that a signer needs of jobs whose open rows are in `begun`.
+/// Everything that a signer needs of jobs whose open rows are in `begun`. Whoever joins a job extends its `sign_by` in the same commit as
+/// the statement about it: a row that was waited for shows the one before this statement's snapshot shows the other, so either tells that
+/// there is something to read.
 const BEGUN: &str = "begun.job, begun.issuer, begun.class, begun.account, begun.purpose, begun.turn, begun.strikes::bigint, \
     begun.sign_by, begun.now, request.issuer AS request_issuer, request.class AS request_class, \
     request.account AS request_account, request.profile, request.profile_version, request.purpose AS request_purpose, \
     request.sign_by AS request_sign_by, request.not_before, request.not_after, request.intent, intent.statement, intent.proof, \
-    intent.tbs, EXISTS (SELECT FROM joined WHERE joined.job = begun.job) AS is_joined \
+    intent.tbs, begun.sign_by <> request.sign_by OR EXISTS (SELECT FROM joined WHERE joined.job = begun.job) AS is_joined \
     FROM begun LEFT JOIN request{day} AS request ON request.job = begun.job \
     LEFT JOIN intent{day} AS intent ON intent.job = begun.job";
 
@@ -46,14 +48,13 @@ impl Batch for Beginning<'_> {
         };
         let mut sorted = jobs.to_vec();
         sorted.sort_unstable();
-        let wait = if skip { "SKIP LOCKED" } else { "" };
+        let law = format!("open.state = 'queued' AND open.sign_by > me.now AND {USAGE_ON} AND NOT {PAUSED}");
+        let locked = locked(&law, skip);
         let sql = format!(
             "WITH me AS MATERIALIZED (SELECT coalesce($1::bigint, ledger_now()) AS now), \
              gate AS (DELETE FROM registry_gate WHERE FALSE), \
              wanted AS MATERIALIZED (\
-                 SELECT open.*, me.now FROM me CROSS JOIN unnest($2::bytea[]) AS asked (job) CROSS JOIN LATERAL (\
-                     SELECT * FROM open WHERE open.job = asked.job AND open.state = 'queued' AND open.sign_by > me.now \
-                     AND {USAGE_ON} AND NOT {PAUSED} LIMIT 1 FOR UPDATE {wait}) AS open), \
+                 SELECT open.*, me.now FROM me CROSS JOIN unnest($2::bytea[]) AS asked (job) CROSS JOIN {locked}), \
              moved AS (UPDATE open SET state = 'signing', owner = $3, turn = turn + 1, begun_at = (SELECT now FROM me) \
                  WHERE job = ANY(ARRAY(SELECT job FROM wanted))), \
              counts AS (INSERT INTO lane_tally AS tally (issuer, class, writer, queued, signing) \
@@ -314,19 +315,21 @@ impl Core {
     ) -> Result<(), Fault> {
         let mut sorted: Vec<&Deferral> = deferrals.iter().collect();
         sorted.sort_unstable_by_key(|deferral| deferral.job);
-        let put_back = sqlx::query(
+        let locked = locked(
+            "open.state = 'signing' AND open.turn = asked.turn AND open.owner = $3",
+            false,
+        );
+        let put_back = sqlx::query(sqlx::AssertSqlSafe(format!(
             "WITH wanted AS MATERIALIZED (\
-                 SELECT open.* FROM unnest($1::bytea[], $2::bigint[]) AS asked (job, turn) CROSS JOIN LATERAL (\
-                     SELECT * FROM open WHERE open.job = asked.job AND open.state = 'signing' AND open.turn = asked.turn \
-                     AND open.owner = $3 LIMIT 1 FOR UPDATE) AS open), \
+                 SELECT open.* FROM unnest($1::bytea[], $2::bigint[]) AS asked (job, turn) CROSS JOIN {locked}), \
              moved AS (UPDATE open SET state = 'queued', owner = NULL, begun_at = NULL \
                  WHERE job = ANY(ARRAY(SELECT job FROM wanted))), \
              counts AS (INSERT INTO lane_tally AS tally (issuer, class, writer, queued, signing) \
                  SELECT issuer, class, $4, count(*), -count(*) FROM wanted GROUP BY issuer, class ORDER BY issuer, class \
                  ON CONFLICT (issuer, class, writer) DO UPDATE SET queued = tally.queued + excluded.queued, \
                      signing = tally.signing + excluded.signing) \
-             SELECT job FROM wanted",
-        );
+             SELECT job FROM wanted"
+        )));
         let put_back = put_back
             .bind(serials(sorted.iter().map(|deferral| &deferral.job)))
             .bind(

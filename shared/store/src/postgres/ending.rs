@@ -12,7 +12,7 @@ use super::{
     column::{digest, get, parsed, serial, serials, text, time},
     core::{Batch, Core, commit},
     fault::Fault,
-    law::{OWNER_LOST, USAGE_ON},
+    law::{OWNER_LOST, USAGE_ON, locked},
     link::Lent,
     partition::Day,
 };
@@ -24,16 +24,15 @@ use crate::{
 /// Ends the jobs of `$4` that `law` lets end. `$1` is the time, `$2` the writer, `$3` how they end, `$5` to `$8` signatures, nodes,
 /// problems and details, `$9` and `$10` what the law compares: a digest and a number for each; `$11` an incarnation.
 fn ending(law: &str, skip: bool) -> String {
-    let wait = if skip { "SKIP LOCKED" } else { "" };
+    let locked = locked(law, skip);
     format!(
         "WITH me AS MATERIALIZED (SELECT coalesce($1::bigint, ledger_now()) AS now), \
          gate AS (DELETE FROM registry_gate WHERE FALSE), \
          wanted AS MATERIALIZED (\
              SELECT open.*, me.now, $3::text AS outcome, asked.signature, asked.node, asked.problem, asked.detail \
              FROM me CROSS JOIN unnest($4::bytea[], $5::bytea[], $6::text[], $7::text[], $8::text[], $9::bytea[], $10::bigint[]) \
-                 AS asked (job, signature, node, problem, detail, digest, number) CROSS JOIN LATERAL (\
-                 SELECT * FROM open WHERE open.job = asked.job AND ($11::text IS NULL OR TRUE) AND {law} \
-                 LIMIT 1 FOR UPDATE {wait}) AS open), \
+                 AS asked (job, signature, node, problem, detail, digest, number) CROSS JOIN {locked} \
+             WHERE $11::text IS NULL OR TRUE), \
          gone AS (DELETE FROM open WHERE job = ANY(ARRAY(SELECT job FROM wanted))), \
          results AS (INSERT INTO result (job, state, at, turn, strikes, account, not_before, not_after, signature, node, problem, \
                  detail) \

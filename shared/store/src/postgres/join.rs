@@ -183,11 +183,11 @@ impl Core {
         let day = Day::of(earlier.time());
         let issued = self.days.over(
             day,
-            "SELECT FROM result{day} AS result WHERE job = $1 AND state = 'issued' \
-             AND NOT EXISTS (SELECT FROM revocation WHERE revocation.job = $1)",
+            "SELECT state FROM result{day} AS result WHERE job = $1 AND NOT EXISTS (SELECT FROM revocation WHERE revocation.job = $1)",
         );
         let rows = transaction.rows(issued.bind(earlier.as_bytes().to_vec())).await?;
-        Ok(rows.first().map(|_| State::Issued))
+        let state: Option<State> = rows.first().map(|row| parsed(row, "state")).transpose()?;
+        Ok(state.filter(|state| *state == State::Issued))
     }
 
     /// Whether the serial is taken, and by this very job: a front end asks again after an outcome that it never learnt.

@@ -164,19 +164,24 @@ impl Core {
 
     /// Jobs, newest first. Rows that cannot be read are reported and left out.
     pub(super) async fn jobs(&self, lent: &mut Lent, filter: &JobFilter) -> Result<Vec<JobSummary>, Fault> {
-        let (first, others) = match filter.state {
-            Some(state) if state.is_open() => ("open", "JOIN request ON request.job = open.job"),
-            _ => ("request", "LEFT JOIN open ON open.job = request.job"),
+        let first = match filter.state {
+            // Of open jobs the rows are chosen before anything is joined to them.
+            Some(state) if state.is_open() => {
+                "(SELECT open.* FROM open WHERE open.job < $1 AND ($2::text IS NULL OR open.issuer = $2) \
+                     AND ($3::text IS NULL OR open.account = $3) AND coalesce(open.state, '') = $4 \
+                     ORDER BY open.job DESC LIMIT $5) AS open JOIN request ON request.job = open.job"
+            }
+            _ => "request LEFT JOIN open ON open.job = request.job",
         };
         let sql = format!(
             "SELECT request.job, request.issuer, request.class, request.account, request.profile, \
                  coalesce(open.state, result.state) AS state, request.accepted_at, \
                  coalesce(open.sign_by, request.sign_by) AS sign_by, \
                  EXISTS (SELECT FROM revocation WHERE revocation.job = request.job) AS revoked \
-             FROM {first} {others} LEFT JOIN result ON result.job = request.job \
-             WHERE {first}.job < $1 AND ($2::text IS NULL OR request.issuer = $2) \
+             FROM {first} LEFT JOIN result ON result.job = request.job \
+             WHERE request.job < $1 AND ($2::text IS NULL OR request.issuer = $2) \
                  AND ($3::text IS NULL OR request.account = $3) \
-                 AND ($4::text IS NULL OR coalesce(open.state, result.state) = $4) ORDER BY {first}.job DESC LIMIT $5"
+                 AND ($4::text IS NULL OR coalesce(open.state, result.state) = $4) ORDER BY request.job DESC LIMIT $5"
         );
         // No serial is above these bytes.
         let before = filter

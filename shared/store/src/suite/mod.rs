@@ -58,6 +58,7 @@ macro_rules! suite {
             an_idempotency_key_of_a_refused_job_begins_anew,
             repeats_and_joins_use_no_quota,
             repeats_within_one_call_join_each_other,
+            a_job_that_is_joined_while_it_is_begun_has_a_statement_for_its_time,
         );
         $crate::suite::suite!(@cases $harness, signing:
             of_two_signers_one_begins_a_job,

@@ -11,7 +11,7 @@ use super::{
     Harness,
     world::{World, lane, node},
 };
-use crate::{AcceptError, How, Idempotency, LaneSwitches, NewJob, Revocation, Revoked};
+use crate::{AcceptError, Begin, How, Idempotency, LaneSwitches, NewJob, Revocation, Revoked};
 
 const DAY: Duration = Duration::from_hours(24);
 
@@ -290,4 +290,29 @@ pub(crate) async fn repeats_within_one_call_join_each_other(harness: &impl Harne
     let how: Vec<_> = answers.iter().map(|answer| answer.as_ref().unwrap().how).collect();
     assert_eq!(how, [How::New, How::Joined, How::Joined]);
     assert!(answers.iter().all(|answer| answer.as_ref().unwrap().job == first.job));
+}
+
+pub(crate) async fn a_job_that_is_joined_while_it_is_begun_has_a_statement_for_its_time(harness: &impl Harness) {
+    let world = World::new(harness).await;
+    let owner = node("signer");
+    for _ in 0..100 {
+        let first = world.accepted().await;
+        let second = NewJob {
+            sign_by: first.sign_by + Duration::from_secs(1),
+            ..again(&world, &first)
+        };
+        let jobs = [first.job];
+        let (joined, begun) = tokio::join!(world.accept(&second), world.store.begin(&owner, &jobs));
+        joined.unwrap();
+        let Ok([Begin::Begun(begun)]) = begun.as_deref() else {
+            panic!("{begun:?}");
+        };
+        if begun.sign_by != begun.request.sign_by {
+            assert_eq!(
+                begun.joined,
+                [(second.statement, second.proof)],
+                "sign_by without its statement"
+            );
+        }
+    }
 }
