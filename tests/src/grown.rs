@@ -9,7 +9,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail, ensure};
-use engines::{Postgres, rabbitmq::RabbitMq};
+use engines::{Postgres, chaos_proxy::ChaosProxy, rabbitmq::RabbitMq};
 use serde_json::Value;
 
 use crate::{Client, Deployment, terminate};
@@ -26,22 +26,38 @@ pub struct Grown {
     pub postgres: Postgres,
     /// The broker.
     pub rabbitmq: RabbitMq,
+    /// The links of each front end and signer, where the deployment was made with links of their own.
+    pub links: BTreeMap<String, Links>,
     place: tempfile::TempDir,
     running: BTreeMap<String, Child>,
     /// Whether all went as it should: then nobody wants to read logs.
     is_well: bool,
 }
 
+/// What stands between a process and the engines.
+#[derive(Debug)]
+pub struct Links {
+    /// Towards PostgreSQL.
+    pub store: ChaosProxy,
+    /// Towards RabbitMQ.
+    pub broker: ChaosProxy,
+}
+
 impl Grown {
     /// Engines are started and every process is configured; none runs yet.
     pub async fn new(frontends: usize, signers: usize) -> Result<Self> {
+        Self::make(frontends, signers, false).await
+    }
+
+    async fn make(frontends: usize, signers: usize, linked: bool) -> Result<Self> {
         let postgres = Postgres::start()?;
         postgres.create_database(DATABASE)?;
         let rabbitmq = RabbitMq::start().await?;
         let place = tempfile::tempdir()?;
-        let grown = Self {
+        let mut grown = Self {
             postgres,
             rabbitmq,
+            links: BTreeMap::new(),
             place,
             running: BTreeMap::new(),
             is_well: false,
@@ -50,18 +66,34 @@ impl Grown {
         fs::write(&password, "guest")?;
         fs::set_permissions(&password, std::os::unix::fs::PermissionsExt::from_mode(0o600))?;
         grown.configure("control-1", "control")?;
-        for number in 1..=frontends {
-            grown.configure(&format!("frontend-{number}"), "frontend")?;
-        }
-        for number in 1..=signers {
-            grown.configure(&format!("signer-{number}"), "signer")?;
+        for (role, count) in [("frontend", frontends), ("signer", signers)] {
+            for number in 1..=count {
+                let node = format!("{role}-{number}");
+                if linked {
+                    let links = Links {
+                        store: ChaosProxy::start(([127, 0, 0, 1], grown.postgres.port()).into()).await?,
+                        broker: ChaosProxy::start(grown.rabbitmq.address()).await?,
+                    };
+                    grown.links.insert(node.clone(), links);
+                }
+                grown.configure(&node, role)?;
+            }
         }
         Ok(grown)
     }
 
     /// The same, set up: control has made the installation with the demo hierarchy, every other process is enrolled, and all of them run.
     pub async fn started(frontends: usize, signers: usize) -> Result<Self> {
-        let mut grown = Self::new(frontends, signers).await?;
+        Self::new(frontends, signers).await?.set_up()
+    }
+
+    /// The same, and a link of its own from every front end and signer to each engine, which can be cut and delayed.
+    pub async fn linked(frontends: usize, signers: usize) -> Result<Self> {
+        Self::make(frontends, signers, true).await?.set_up()
+    }
+
+    fn set_up(self) -> Result<Self> {
+        let mut grown = self;
         grown.start("control-1")?;
         grown.wait("control-1")?;
         for node in grown.nodes()? {
@@ -108,15 +140,17 @@ impl Grown {
                 keys.display()
             )
         };
+        let (store, broker) = match self.links.get(node) {
+            Some(links) => (links.store.address().port(), links.broker.address()),
+            None => (self.postgres.port(), self.rabbitmq.address()),
+        };
         let text = format!(
             "[node]\nrole = \"{role}\"\nid = \"{node}\"\n{urls}\n\
              [place]\ndata_dir = \"{data}\"\nlisten = \"127.0.0.1:0\"\nadmin_listen = \"127.0.0.1:0\"\nmetrics_listen = \"127.0.0.1:0\"\n\
-             [store]\nengine = \"postgres\"\n[store.postgres]\nport = {port}\ndatabase = \"{DATABASE}\"\npassword_file = \"{password}\"\n\
-             [broker]\nengine = \"amqp\"\n[broker.amqp]\naddresses = [\"{amqp}\"]\nuser = \"guest\"\npassword_file = \"{amqp_password}\"\n{token}",
-            port = self.postgres.port(),
+             [store]\nengine = \"postgres\"\n[store.postgres]\nport = {store}\ndatabase = \"{DATABASE}\"\npassword_file = \"{password}\"\n\
+             [broker]\nengine = \"amqp\"\n[broker.amqp]\naddresses = [\"{broker}\"]\nuser = \"guest\"\npassword_file = \"{amqp_password}\"\n{token}",
             data = data.display(),
             password = self.postgres.password_file().display(),
-            amqp = self.rabbitmq.address(),
             amqp_password = self.path("amqp-password").display(),
         );
         fs::create_dir_all(&keys)?;
@@ -269,15 +303,27 @@ impl Grown {
         self.path("control-1").join("context.json")
     }
 
+    /// The value of a series of a process; 0 if there is none.
+    pub async fn metric(&self, node: &str, series: &str) -> Result<u64> {
+        let text = self.observe(node, "metrics").await?.text().await?;
+        let line = text.lines().find(|line| line.split(' ').next() == Some(series));
+        line.and_then(|line| line.rsplit(' ').next())
+            .map_or(Ok(0), |value| Ok(value.parse()?))
+    }
+
     /// What `/readyz` of a process says: the status and the body.
     pub async fn readyz(&self, node: &str) -> Result<(u16, Value)> {
+        let response = self.observe(node, "readyz").await?;
+        let status = response.status().as_u16();
+        Ok((status, serde_json::from_slice(&response.bytes().await?)?))
+    }
+
+    async fn observe(&self, node: &str, path: &str) -> Result<reqwest::Response> {
         // The second time, it is there already.
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let ports: Value = serde_json::from_slice(&fs::read(self.path(node).join("ports.json"))?)?;
-        let url = format!("http://127.0.0.1:{}/readyz", ports["metrics"]);
-        let response = reqwest::Client::builder().no_proxy().build()?.get(url).send().await?;
-        let status = response.status().as_u16();
-        Ok((status, serde_json::from_slice(&response.bytes().await?)?))
+        let url = format!("http://127.0.0.1:{}/{path}", ports["metrics"]);
+        Ok(reqwest::Client::builder().no_proxy().build()?.get(url).send().await?)
     }
 
     /// A client of one front end, with the credentials of the demo account at `position`.

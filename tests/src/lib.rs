@@ -3,6 +3,7 @@
 
 mod client;
 mod grown;
+pub mod load;
 
 use std::{
     fs,
@@ -15,7 +16,7 @@ use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
 pub use client::{Answer, Client, Key};
-pub use grown::Grown;
+pub use grown::{Grown, Links};
 
 /// How long the program may take to become ready, or to stop.
 const PATIENCE: Duration = Duration::from_mins(1);
@@ -198,8 +199,16 @@ impl Drop for Deployment {
 }
 
 fn terminate(child: &Child) -> Result<()> {
-    let status = Command::new("kill").arg("-TERM").arg(child.id().to_string()).status()?;
-    ensure!(status.success(), "kill -TERM: {status}");
+    signal(child.id(), "TERM")
+}
+
+/// Sends a signal to a process, by its name: `STOP`, `CONT`.
+pub fn signal(id: u32, name: &str) -> Result<()> {
+    let status = Command::new("kill")
+        .arg(format!("-{name}"))
+        .arg(id.to_string())
+        .status()?;
+    ensure!(status.success(), "kill -{name} {id}: {status}");
     Ok(())
 }
 
