@@ -58,13 +58,12 @@ shares AS MATERIALIZED (
         FROM account_tally AS own WHERE own.account = named.account) AS tally ON TRUE),
 judged AS MATERIALIZED (
     SELECT asked.*, me.now, lanes.diverted[lane_number] AS diverted,
-        CASE WHEN key IS NOT NULL AND EXISTS (SELECT FROM idempotency WHERE idempotency.key = asked.key) THEN 100
+        CASE {known_key}
             WHEN purpose <> 'ocsp-signer' AND lanes.issue[lane_number] <> 0 THEN lanes.issue[lane_number]
             WHEN purpose = 'ocsp-signer' AND lanes.ocsp[lane_number] <> 0 THEN lanes.ocsp[lane_number]
             WHEN EXISTS (SELECT FROM open WHERE open.repeat = asked.repeat AND open.account = asked.account
                 AND open.issuer = asked.issuer AND open.class = asked.class) THEN 100
-            WHEN join_within > 0 AND EXISTS (SELECT FROM repeat WHERE repeat.repeat = asked.repeat
-                AND repeat.account = asked.account AND repeat.issuer = asked.issuer AND repeat.class = asked.class) THEN 100
+            {known_repeat}
             WHEN lanes.draining[lane_number] THEN 5
             WHEN lanes.depth[lane_number] >= lane_depth THEN 6
             WHEN shares.share[share_number] >= lane_share THEN 7
@@ -73,7 +72,7 @@ judged AS MATERIALIZED (
             WHEN shares.share[share_number] + share_before >= lane_share THEN 17
             WHEN shares.in_flight[share_number] + account_before >= jobs_in_flight THEN 18
             WHEN shares.reserved[share_number] <= share_before THEN 9
-            WHEN unique_key IS NOT NULL AND EXISTS (SELECT FROM key_use WHERE key_use.public_key = asked.unique_key) THEN 10
+            {used_key}
             ELSE 0 END AS code
     FROM me CROSS JOIN lanes CROSS JOIN shares CROSS JOIN unnest($8::bytea[], $9::int[], $10::int[], $11::bigint[],
         $12::bigint[], $13::bigint[], $14::bigint[], $15::bigint[], $16::bigint[], $17::text[], $18::text[], $19::text[],
@@ -98,12 +97,8 @@ intents AS (
     INSERT INTO intent (job, statement, proof, tbs)
     SELECT job, statement, proof, tbs FROM unnest($8::bytea[], $34::bytea[], $35::bytea[], $36::bytea[])
         AS asked (job, statement, proof, tbs) WHERE (job IN (SELECT job FROM opened)) IS TRUE),
-keys AS (
-    INSERT INTO idempotency (key, request, job, until)
-    SELECT key, key_request, job, now + key_keep FROM fresh WHERE key IS NOT NULL ORDER BY key),
-uses AS (
-    INSERT INTO key_use (public_key, job)
-    SELECT unique_key, job FROM fresh WHERE unique_key IS NOT NULL ORDER BY unique_key),
+{keys}
+{uses}
 lane_counts AS (
     INSERT INTO lane_tally AS tally (issuer, class, writer, queued, parked)
     SELECT issuer, class, $7, count(*) FILTER (WHERE NOT diverted), count(*) FILTER (WHERE diverted)
@@ -118,6 +113,45 @@ account_counts AS (
 SELECT code, diverted, code = 0 AND (job IN (SELECT job FROM opened)) IS TRUE AS opened,
     coalesce((SELECT max(revision.number) FROM revision), 0) AS head
 FROM judged ORDER BY judged.number";
+
+/// Parts of the statement that only some batches need: each costs, used or not.
+fn accept_statement(jobs: &[&NewJob]) -> String {
+    let mut sql = ACCEPT.to_owned();
+    let mut part = |name: &str, needed: bool, part: &str| {
+        sql = sql.replace(name, if needed { part } else { "" });
+    };
+    let keyed = jobs.iter().any(|job| job.idempotency.is_some());
+    part(
+        "{known_key}",
+        keyed,
+        "WHEN key IS NOT NULL AND EXISTS (SELECT FROM idempotency WHERE idempotency.key = asked.key) THEN 100",
+    );
+    part(
+        "{keys}",
+        keyed,
+        "keys AS (INSERT INTO idempotency (key, request, job, until)
+            SELECT key, key_request, job, now + key_keep FROM fresh WHERE key IS NOT NULL ORDER BY key),",
+    );
+    part(
+        "{known_repeat}",
+        jobs.iter().any(|job| !job.join_within.is_zero()),
+        "WHEN join_within > 0 AND EXISTS (SELECT FROM repeat WHERE repeat.repeat = asked.repeat
+            AND repeat.account = asked.account AND repeat.issuer = asked.issuer AND repeat.class = asked.class) THEN 100",
+    );
+    let unique = jobs.iter().any(|job| job.unique_key);
+    part(
+        "{used_key}",
+        unique,
+        "WHEN unique_key IS NOT NULL AND EXISTS (SELECT FROM key_use WHERE key_use.public_key = asked.unique_key) THEN 10",
+    );
+    part(
+        "{uses}",
+        unique,
+        "uses AS (INSERT INTO key_use (public_key, job)
+            SELECT unique_key, job FROM fresh WHERE unique_key IS NOT NULL ORDER BY unique_key),",
+    );
+    sql
+}
 
 /// What came of a job in the statement.
 enum Verdict {
@@ -247,7 +281,7 @@ impl Core {
         let (issuers, classes) = lane_names(names.lanes.iter().copied());
         let (share_issuers, share_classes) = lane_names(names.shares.iter().map(|share| share.1));
         let accounts: Vec<String> = names.shares.iter().map(|share| share.0.as_str().to_owned()).collect();
-        let query = sqlx::query(ACCEPT)
+        let query = sqlx::query(sqlx::AssertSqlSafe(accept_statement(jobs)))
             .bind(self.given_now())
             .bind(issuers)
             .bind(classes)

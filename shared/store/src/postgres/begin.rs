@@ -48,20 +48,29 @@ impl Batch for Beginning<'_> {
         };
         let mut sorted = jobs.to_vec();
         sorted.sort_unstable();
-        let law = format!("open.state = 'queued' AND open.sign_by > me.now AND {USAGE_ON} AND NOT {PAUSED}");
-        let locked = locked(&law, skip);
+        // Without the law in sight of the planner (see `locked`), which looks jobs up by name and in the order of their names.
+        let law = format!(
+            "coalesce(open.state = 'queued' AND open.sign_by > (SELECT now FROM me), FALSE) AND {USAGE_ON} AND NOT {PAUSED}"
+        );
+        let set = "state = 'signing', owner = $3, turn = turn + 1, begun_at = (SELECT now FROM me)";
+        let columns =
+            "job, issuer, class, account, purpose, turn::bigint, strikes, sign_by, (SELECT now FROM me) AS now";
+        let begun = if skip {
+            let locked = locked(&law, true);
+            format!(
+                "wanted AS MATERIALIZED (SELECT open.job FROM unnest($2::bytea[]) AS asked (job) CROSS JOIN {locked}), \
+                 begun AS (UPDATE open SET {set} WHERE job = ANY(ARRAY(SELECT job FROM wanted)) RETURNING {columns})"
+            )
+        } else {
+            format!("begun AS (UPDATE open SET {set} WHERE job = ANY($2::bytea[]) AND {law} RETURNING {columns})")
+        };
         let sql = format!(
             "WITH me AS MATERIALIZED (SELECT coalesce($1::bigint, ledger_now()) AS now), \
-             gate AS (DELETE FROM registry_gate WHERE FALSE), \
-             wanted AS MATERIALIZED (\
-                 SELECT open.*, me.now FROM me CROSS JOIN unnest($2::bytea[]) AS asked (job) CROSS JOIN {locked}), \
-             moved AS (UPDATE open SET state = 'signing', owner = $3, turn = turn + 1, begun_at = (SELECT now FROM me) \
-                 WHERE job = ANY(ARRAY(SELECT job FROM wanted))), \
+             gate AS (DELETE FROM registry_gate WHERE FALSE), {begun}, \
              counts AS (INSERT INTO lane_tally AS tally (issuer, class, writer, queued, signing) \
-                 SELECT issuer, class, $4, -count(*), count(*) FROM wanted GROUP BY issuer, class ORDER BY issuer, class \
+                 SELECT issuer, class, $4, -count(*), count(*) FROM begun GROUP BY issuer, class ORDER BY issuer, class \
                  ON CONFLICT (issuer, class, writer) DO UPDATE SET queued = tally.queued + excluded.queued, \
-                     signing = tally.signing + excluded.signing), \
-             begun AS (SELECT job, issuer, class, account, purpose, (turn + 1)::bigint AS turn, strikes, sign_by, now FROM wanted) \
+                     signing = tally.signing + excluded.signing) \
              SELECT {BEGUN}"
         );
         let query = self.core.days.over(day, &sql);

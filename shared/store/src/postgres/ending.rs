@@ -23,8 +23,23 @@ use crate::{
 
 /// Ends the jobs of `$4` that `law` lets end. `$1` is the time, `$2` the writer, `$3` how they end, `$5` to `$8` signatures, nodes,
 /// problems and details, `$9` and `$10` what the law compares: a digest and a number for each; `$11` an incarnation.
-fn ending(law: &str, skip: bool) -> String {
+fn ending(law: &str, outcome: State, skip: bool) -> String {
     let locked = locked(law, skip);
+    // Each part of a statement costs, used or not.
+    let rest = if outcome == State::Issued {
+        "cancelled AS (UPDATE revocation SET issued = TRUE \
+             WHERE job = ANY(ARRAY(SELECT job FROM wanted WHERE wanted.cancelled))), \
+         repeats AS (INSERT INTO repeat (repeat, account, issuer, class, job, until) \
+             SELECT repeat, account, issuer, class, job, now + join_within FROM wanted \
+             WHERE join_within > 0 AND repeat IS NOT NULL ORDER BY repeat, account, issuer, class \
+             ON CONFLICT (repeat, account, issuer, class) DO UPDATE SET job = excluded.job, until = excluded.until), "
+    } else {
+        "doubts AS (INSERT INTO revocation (job, account, reason, decided_at, revocation_date, decided_by, issued) \
+             SELECT job, account, 'unspecified', now, now / 1000, 'store', FALSE FROM wanted \
+             WHERE turn > 0 ORDER BY job ON CONFLICT (job) DO NOTHING), \
+         free AS (DELETE FROM key_use WHERE public_key = ANY(ARRAY(SELECT unique_key FROM wanted \
+                 WHERE unique_key IS NOT NULL)) AND (job IN (SELECT job FROM wanted)) IS TRUE), "
+    };
     format!(
         "WITH me AS MATERIALIZED (SELECT coalesce($1::bigint, ledger_now()) AS now), \
          gate AS (DELETE FROM registry_gate WHERE FALSE), \
@@ -38,18 +53,8 @@ fn ending(law: &str, skip: bool) -> String {
                  detail) \
              SELECT job, outcome, now, turn, strikes, account, not_before, not_after, signature, node, problem, detail FROM wanted \
              ON CONFLICT (job) DO NOTHING), \
-         cancelled AS (UPDATE revocation SET issued = TRUE WHERE $3 = 'issued' \
-             AND job = ANY(ARRAY(SELECT job FROM wanted WHERE wanted.cancelled))), \
-         doubts AS (INSERT INTO revocation (job, account, reason, decided_at, revocation_date, decided_by, issued) \
-             SELECT job, account, 'unspecified', now, now / 1000, 'store', FALSE FROM wanted \
-             WHERE outcome <> 'issued' AND turn > 0 ORDER BY job ON CONFLICT (job) DO NOTHING), \
          forgotten AS (DELETE FROM joined WHERE job = ANY(ARRAY(SELECT job FROM wanted))), \
-         free AS (DELETE FROM key_use WHERE public_key = ANY(ARRAY(SELECT unique_key FROM wanted \
-                 WHERE outcome <> 'issued' AND unique_key IS NOT NULL)) AND (job IN (SELECT job FROM wanted)) IS TRUE), \
-         repeats AS (INSERT INTO repeat (repeat, account, issuer, class, job, until) \
-             SELECT repeat, account, issuer, class, job, now + join_within FROM wanted \
-             WHERE outcome = 'issued' AND join_within > 0 AND repeat IS NOT NULL ORDER BY repeat, account, issuer, class \
-             ON CONFLICT (repeat, account, issuer, class) DO UPDATE SET job = excluded.job, until = excluded.until), \
+         {rest} \
          lane_counts AS (INSERT INTO lane_tally AS tally (issuer, class, writer, queued, signing, parked) \
              SELECT issuer, class, $2, -count(*) FILTER (WHERE state = 'queued'), -count(*) FILTER (WHERE state = 'signing'), \
                  -count(*) FILTER (WHERE state = 'parked') FROM wanted GROUP BY issuer, class ORDER BY issuer, class \
@@ -110,7 +115,7 @@ impl Core {
     ) -> Result<HashMap<Serial, Gone>, Fault> {
         // Rows are locked in the order of their names, here as everywhere.
         ends.sort_by_key(|end| end.job);
-        let query = sqlx::query(sqlx::AssertSqlSafe(ending(law, skip)))
+        let query = sqlx::query(sqlx::AssertSqlSafe(ending(law, outcome, skip)))
             .bind(self.given_now())
             .bind(lent.writer())
             .bind(outcome.as_str())
