@@ -224,8 +224,9 @@ fn on_postgres(criterion: &mut Criterion) {
 
 /// Whether the filter of the command line, if there is one, leaves this engine in.
 fn is_chosen(engine: &str) -> bool {
-    let mut engines = std::env::args().filter(|argument| argument == "sqlite" || argument == "postgres");
-    engines.next().is_none_or(|chosen| chosen == engine)
+    let names = ["sqlite", "postgres"];
+    let mut filters = std::env::args().filter(|argument| names.iter().any(|name| argument.starts_with(name)));
+    filters.next().is_none_or(|chosen| chosen.starts_with(engine))
 }
 
 /// A name, and what it reads: a time that goes on.

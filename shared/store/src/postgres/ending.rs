@@ -146,6 +146,16 @@ impl Core {
             };
             gone.insert(serial(&row, "job")?, ended);
         }
+        // A cancellation that was committed while its job was waited for is in the row and not yet in what the statement saw.
+        let cancelled: Vec<&Serial> = gone
+            .iter()
+            .filter(|(_, gone)| gone.cancelled)
+            .map(|(job, _)| job)
+            .collect();
+        if outcome == State::Issued && !cancelled.is_empty() {
+            let issued = sqlx::query("UPDATE revocation SET issued = TRUE WHERE job = ANY($1) AND NOT issued");
+            lent.rows(issued.bind(serials(cancelled))).await?;
+        }
         Ok(gone)
     }
 

@@ -95,6 +95,7 @@ macro_rules! suite {
             a_cancelled_job_that_is_signed_all_the_same_is_issued_and_revoked_at_once,
             a_job_without_a_certificate_was_never_issued,
             revocation_dates_are_judged_by_the_stores_time,
+            a_cancellation_and_a_signature_at_the_same_instant_make_one_revoked_certificate,
         );
         $crate::suite::suite!(@cases $harness, law:
             a_random_walk_keeps_the_law,

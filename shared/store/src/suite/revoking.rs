@@ -8,7 +8,7 @@ use super::{
     Harness,
     world::{START, World, node, signature},
 };
-use crate::{Counter, Finished, NewJob, Revocation, Revoked};
+use crate::{Counter, Finished, NewJob, Revocation, Revoked, Statistics, StatisticsQuery};
 
 fn revocation(job: &NewJob, reason: RevocationReason) -> Revocation {
     Revocation {
@@ -151,4 +151,47 @@ pub(crate) async fn revocation_dates_are_judged_by_the_stores_time(harness: &imp
     world.issue(&other).await;
     world.advance(Duration::from_secs(1));
     assert_eq!(dated(&other, Superseded, now).await.unwrap(), Revoked::Done);
+}
+
+pub(crate) async fn a_cancellation_and_a_signature_at_the_same_instant_make_one_revoked_certificate(
+    harness: &impl Harness,
+) {
+    let world = World::new(harness).await;
+    let owner = node("signer");
+    let rounds = 60;
+    let mut account = None;
+    for _ in 0..rounds {
+        let job = world.accepted().await;
+        let turn = world.begin(&owner, job.job).await.turn;
+        let mut wanted = revocation(&job, RevocationReason::KeyCompromise);
+        wanted.cancel_pending = true;
+        let finish = world.store.finish(&owner, vec![signature(&job, turn)]);
+        let (revoked, finished) = tokio::join!(world.store.revoke(wanted), finish);
+        let was_cancelled = matches!(
+            finished[0],
+            Ok(Finished::Issued {
+                first: true,
+                revoked: true,
+                ..
+            })
+        );
+        let expected = if was_cancelled {
+            Revoked::Cancelled
+        } else {
+            Revoked::Done
+        };
+        assert_eq!(revoked.unwrap(), expected, "{finished:?}");
+        account = Some(job.account);
+    }
+    let account = account.unwrap();
+    assert_eq!(world.store.counter(&account, Counter::Revoked).await.unwrap(), rounds);
+    let window = StatisticsQuery {
+        account,
+        statistics: Statistics::Revoked,
+        from: START,
+        to: START,
+        page: 1,
+        per_page: 1,
+    };
+    assert_eq!(world.store.statistics(&window).await.unwrap().total, rounds);
 }
