@@ -1,5 +1,6 @@
 //! What is done to a grown-up deployment, for real, and what its clients notice: nothing lost, nothing twice.
 
+mod broker;
 mod processes;
 mod store;
 
