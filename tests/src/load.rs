@@ -24,7 +24,6 @@ const REST: Duration = Duration::from_millis(100);
 pub struct Load {
     stop: Arc<AtomicBool>,
     tasks: Vec<JoinHandle<Result<Tally>>>,
-    begun: Instant,
 }
 
 /// What clients saw.
@@ -54,13 +53,7 @@ impl Load {
         Self {
             tasks: tasks.collect(),
             stop,
-            begun: Instant::now(),
         }
-    }
-
-    /// How many seconds it runs.
-    pub fn seconds(&self) -> u64 {
-        self.begun.elapsed().as_secs()
     }
 
     /// Stops, and adds up what the clients saw.
