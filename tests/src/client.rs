@@ -109,6 +109,11 @@ impl Client {
         Ok(())
     }
 
+    /// The bearer token of the last login.
+    pub fn token(&self) -> Option<&str> {
+        self.token.as_deref()
+    }
+
     /// Asks for a certificate. `headers` are added to the request.
     pub async fn post(&self, request: &str, name: &str, headers: &[(&str, &str)]) -> Result<Answer> {
         let body = json!({

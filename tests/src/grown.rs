@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeMap,
     fs,
+    io::Write,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
@@ -92,7 +93,16 @@ impl Grown {
         Self::make(frontends, signers, true).await?.set_up()
     }
 
-    fn set_up(self) -> Result<Self> {
+    /// Adds lines to the configuration of a process, at its end: it reads them when it starts.
+    pub fn append(&self, node: &str, lines: &str) -> Result<()> {
+        let mut file = fs::File::options()
+            .append(true)
+            .open(self.path(&format!("{node}.toml")))?;
+        Ok(writeln!(file, "{lines}")?)
+    }
+
+    /// Has control make the installation with the demo hierarchy, enrols every other process and starts all of them.
+    pub fn set_up(self) -> Result<Self> {
         let mut grown = self;
         grown.start("control-1")?;
         grown.wait("control-1")?;

@@ -7,7 +7,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use domain::id::IssuerId;
+use domain::id::{IssuerId, NodeId};
 use prometheus_client::{
     encoding::{EncodeLabelSet, text::encode},
     metrics::{counter::Counter, family::Family, gauge::Gauge},
@@ -55,14 +55,15 @@ pub enum TelemetryError {
     Twice,
 }
 
-/// Sends logs to stderr, as people or as machines read them, and spans to the collector, if there is one. Once per process.
-pub fn init(telemetry: &Telemetry) -> Result<Option<Exporter>, TelemetryError> {
+/// Sends logs to stderr, as people or as machines read them, and spans to the collector, if there is one, in the name of this node. Once
+/// per process.
+pub fn init(telemetry: &Telemetry, node: Option<&NodeId>) -> Result<Option<Exporter>, TelemetryError> {
     let (from, text) = match std::env::var(FILTER_VARIABLE) {
         Ok(text) if !text.is_empty() => (FILTER_VARIABLE, text),
         _ => ("telemetry.filter", telemetry.filter.clone()),
     };
     let filter = parse_filter(from, &text)?;
-    let exporter = Exporter::new(telemetry)?;
+    let exporter = Exporter::new(telemetry, node)?;
     let registry = tracing_subscriber::registry().with(exporter.as_ref().map(Exporter::layer));
     let layer = tracing_subscriber::fmt::layer()
         .with_ansi(std::io::stderr().is_terminal())

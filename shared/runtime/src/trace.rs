@@ -4,11 +4,21 @@
 //! the context travels beside a message, as text that nobody believes (W3C Trace Context): a message about several jobs carries one
 //! [`traceparent`] for each, in their order, separated by commas, empty where there is none.
 
-use opentelemetry::trace::{SpanContext, SpanId, TraceContextExt, TraceFlags, TraceId, TraceState, TracerProvider};
-use opentelemetry_otlp::{Protocol, SpanExporter, WithExportConfig};
+use std::{
+    sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
+};
+
+use domain::id::NodeId;
+use opentelemetry::{
+    KeyValue,
+    trace::{SpanContext, SpanId, TraceContextExt, TraceFlags, TraceId, TraceState, TracerProvider},
+};
+use opentelemetry_otlp::{Protocol, SpanExporter as OtlpExporter, WithExportConfig};
 use opentelemetry_sdk::{
     Resource,
-    trace::{Sampler, SdkTracerProvider},
+    error::OTelSdkResult,
+    trace::{Sampler, SdkTracerProvider, SpanData, SpanExporter},
 };
 use tracing::{Level, Span};
 use tracing_opentelemetry::OpenTelemetrySpanExt;
@@ -35,25 +45,35 @@ macro_rules! stage {
 pub struct Exporter(SdkTracerProvider);
 
 impl Exporter {
-    /// Exports to the collector of the configuration, in batches, from a thread of its own. `None` without one.
-    pub(crate) fn new(telemetry: &Telemetry) -> Result<Option<Self>, opentelemetry_otlp::ExporterBuildError> {
+    /// Exports to the collector of the configuration, in batches, from a thread of its own. `None` without one. A process that has a name
+    /// among others of its service says it with every span.
+    pub(crate) fn new(
+        telemetry: &Telemetry,
+        node: Option<&NodeId>,
+    ) -> Result<Option<Self>, opentelemetry_otlp::ExporterBuildError> {
         let endpoint = telemetry.otlp_endpoint.trim_end_matches('/');
         if endpoint.is_empty() {
             return Ok(None);
         }
-        let exporter = SpanExporter::builder()
+        // The exporter's client is built with TLS, whatever the endpoint, and takes the process's provider. The second time, it is there.
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        let exporter = OtlpExporter::builder()
             .with_http()
             .with_protocol(Protocol::HttpBinary)
             .with_endpoint(format!("{endpoint}/v1/traces"))
             .build()?;
         let provider = SdkTracerProvider::builder()
-            .with_batch_exporter(exporter)
+            .with_batch_exporter(Watched {
+                exporter,
+                is_failing: AtomicBool::new(false),
+            })
             .with_sampler(Sampler::ParentBased(Box::new(Sampler::TraceIdRatioBased(
                 telemetry.trace_ratio,
             ))))
             .with_resource(
                 Resource::builder()
                     .with_service_name(telemetry.service_name.clone())
+                    .with_attributes(node.map(|node| KeyValue::new("service.instance.id", node.to_string())))
                     .build(),
             )
             .build();
@@ -80,6 +100,40 @@ impl Exporter {
         if let Err(error) = self.0.shutdown() {
             tracing::warn!(%error, "the last spans were not exported");
         }
+    }
+}
+
+/// What exports, and says once when spans begin to be lost and once when they arrive again.
+#[derive(Debug)]
+struct Watched {
+    exporter: OtlpExporter,
+    is_failing: AtomicBool,
+}
+
+impl SpanExporter for Watched {
+    async fn export(&self, batch: Vec<SpanData>) -> OTelSdkResult {
+        let count = batch.len();
+        let exported = self.exporter.export(batch).await;
+        match (&exported, self.is_failing.swap(exported.is_err(), Ordering::Relaxed)) {
+            (Err(error), false) => {
+                tracing::warn!(%error, "the collector took none of {count} spans; spans are lost until it does, and nothing else");
+            }
+            (Ok(()), true) => tracing::info!("the collector takes spans again"),
+            _ => {}
+        }
+        exported
+    }
+
+    fn shutdown_with_timeout(&self, timeout: Duration) -> OTelSdkResult {
+        self.exporter.shutdown_with_timeout(timeout)
+    }
+
+    fn force_flush(&self) -> OTelSdkResult {
+        self.exporter.force_flush()
+    }
+
+    fn set_resource(&mut self, resource: &Resource) {
+        self.exporter.set_resource(resource);
     }
 }
 

@@ -43,7 +43,7 @@ struct Ready {
 /// Serves until somebody asks it to stop. `demo` makes the demo hierarchy where control is.
 pub async fn run(output: Output, serve: Serve, role: NodeRole, demo: bool) -> Outcome {
     let config = configure(&serve.config, role)?;
-    let exporter = telemetry::init(&config.telemetry).map_err(Failure::usage)?;
+    let exporter = telemetry::init(&config.telemetry, config.node.id().as_ref()).map_err(Failure::usage)?;
     if let Some(file) = &serve.ready_file {
         remove(file)?;
     }

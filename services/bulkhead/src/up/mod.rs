@@ -23,7 +23,7 @@ use installation::Installation;
 /// Starts everything, says when it is ready, and waits until somebody asks it to stop.
 pub async fn run(output: Output, up: Up) -> Outcome {
     let (config, addresses) = addresses::configure(&up)?;
-    let exporter = telemetry::init(&config.telemetry).map_err(Failure::usage)?;
+    let exporter = telemetry::init(&config.telemetry, config.node.id().as_ref()).map_err(Failure::usage)?;
     if let Some(file) = &up.ready_file {
         remove(file)?;
     }

@@ -72,7 +72,12 @@ impl Acceptor {
         }
         self.metrics.batch.observe(size(batch.len()));
         let intents: Vec<_> = batch.iter().map(Prepared::awaited_intent).collect();
+        let stages: Vec<_> = batch
+            .iter()
+            .map(|prepared| runtime::stage!(parent: &prepared.span, "accept"))
+            .collect();
         let answers = self.ask(self.attested(&mut batch)).await;
+        drop(stages);
         let mut new: HashMap<Lane, Vec<Hint>> = HashMap::new();
         let mut replies = Vec::with_capacity(batch.len());
         for ((mut job, intent), answer) in batch.into_iter().zip(intents).zip(answers) {
