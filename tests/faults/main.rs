@@ -1,6 +1,7 @@
 //! What is done to a grown-up deployment, for real, and what its clients notice: nothing lost, nothing twice.
 
 mod broker;
+mod points;
 mod processes;
 mod store;
 

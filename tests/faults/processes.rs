@@ -10,6 +10,9 @@ use crate::{Bench, PATIENCE, settle};
 /// How long jobs may wait that were accepted and never published: claimed after a second, found by the next look.
 const CLAIMED: Duration = Duration::from_secs(2);
 
+/// The series of envelopes that the broker has confirmed.
+const PUBLISHED: &str = "bulkhead_frontend_envelopes_published_total";
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_front_end_that_dies_before_it_publishes_leaves_its_jobs_to_the_claims() -> Result<()> {
     let mut bench = Bench::start(Grown::linked(2, 2).await?).await?;
@@ -19,7 +22,9 @@ async fn a_front_end_that_dies_before_it_publishes_leaves_its_jobs_to_the_claims
     let first = &bench.at[..1];
     let tally = load::post(first, 100, "unpublished").await?;
     let accepted = Instant::now();
+    let published = bench.grown.metric("frontend-1", PUBLISHED).await?;
     bench.grown.kill("frontend-1")?;
+    ensure!(published == 0, "{published} envelopes were published");
     let jobs = u64::try_from(tally.accepted.len())?;
     while bench.issued(1).await? < jobs {
         ensure!(
