@@ -45,6 +45,9 @@ pub struct Links {
 }
 
 impl Grown {
+    /// The ledger, as its server knows it.
+    pub const DATABASE: &str = DATABASE;
+
     /// Engines are started and every process is configured; none runs yet.
     pub async fn new(frontends: usize, signers: usize) -> Result<Self> {
         Self::make(frontends, signers, false).await
