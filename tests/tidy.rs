@@ -27,7 +27,7 @@ const MAY_IMPORT: [(&str, &[&str]); 14] = [
             "domain", "pki", "wire", "broker", "store", "keys", "runtime", "frontend", "signer", "registry",
         ],
     ),
-    ("loadtest", MIDDLE_AND_ENGINES),
+    ("loadtest", &["domain", "pki", "runtime", "tests"]),
     ("engines", &[]),
     (
         "tests",
@@ -37,7 +37,6 @@ const MAY_IMPORT: [(&str, &[&str]); 14] = [
     ),
 ];
 const MIDDLE: &[&str] = &["domain", "pki", "wire", "broker", "store", "keys", "runtime"];
-const MIDDLE_AND_ENGINES: &[&str] = &["domain", "pki", "wire", "broker", "store", "keys", "runtime", "engines"];
 
 /// Crates that decide: no clock, no randomness, no I/O, no async runtime, whatever they are called.
 const PURE: [&str; 2] = ["domain", "pki"];

@@ -50,7 +50,7 @@ pub struct Session {
     /// The type of key that its policy wants; the first, if it allows several.
     pub key_type: KeyType,
     format: KeyFormat,
-    endpoint: Arc<Endpoint>,
+    endpoints: Vec<Arc<Endpoint>>,
 }
 
 /// Where requests go, and as whom.
@@ -79,28 +79,37 @@ pub struct Answer {
 }
 
 impl Session {
-    /// Reads the context file, logs in, and reads the policy.
-    pub fn open(context: &Path, account: Option<&str>, threads: usize, wait: u32) -> Result<Self> {
+    /// Reads the context file, logs in, and reads the policy. Where the file names no front end, or there are several, `urls` are theirs.
+    pub fn open(context: &Path, urls: &[String], account: Option<&str>, threads: usize, wait: u32) -> Result<Self> {
         let context = ContextFile::load(context)?;
         let account = choose(&context.accounts, account)?;
+        let urls = match urls {
+            [] => vec![context.url.clone().context("the context file has no `url`")?],
+            urls => urls.to_vec(),
+        };
         let runtime = Builder::new_multi_thread()
             .worker_threads(threads)
             .enable_all()
             .build()?;
-        let endpoint = Arc::new(Endpoint::new(&context, wait)?);
-        let (key_type, format) = runtime.block_on(async {
-            let mut connection = Connection::open(endpoint.clone()).await?;
-            connection.log_in(&account).await.context("login")?;
-            connection.policy().await.context("validation policy")
-        })?;
-        runtime.spawn(stay_logged_in(endpoint.clone(), account.clone()));
+        let endpoints = urls.iter().map(|url| Ok(Arc::new(Endpoint::new(&context, url, wait)?)));
+        let endpoints: Vec<_> = endpoints.collect::<Result<_>>()?;
+        let mut policy = None;
+        for endpoint in &endpoints {
+            policy = Some(runtime.block_on(async {
+                let mut connection = Connection::open(endpoint.clone()).await?;
+                connection.log_in(&account).await.context("login")?;
+                connection.policy().await.context("validation policy")
+            })?);
+            runtime.spawn(stay_logged_in(endpoint.clone(), account.clone()));
+        }
+        let (key_type, format) = policy.context("there is no front end")?;
         Ok(Self {
             runtime,
             account: account.name,
             issuer: account.issuer,
             key_type,
             format,
-            endpoint,
+            endpoints,
         })
     }
 
@@ -109,14 +118,14 @@ impl Session {
         self.runtime.block_on(future)
     }
 
-    /// Where requests go.
-    pub fn endpoint(&self) -> Arc<Endpoint> {
-        self.endpoint.clone()
+    /// Where the connection of this number makes its requests: they are spread over the front ends.
+    pub fn endpoint(&self, number: usize) -> Arc<Endpoint> {
+        self.endpoints[number % self.endpoints.len()].clone()
     }
 
-    /// The server's port.
+    /// The first front end's port.
     pub fn port(&self) -> u16 {
-        self.endpoint.address.port()
+        self.endpoints[0].address.port()
     }
 
     /// The JSON of a request for a certificate, from now on and for as long as the policy allows.
@@ -185,10 +194,12 @@ async fn stay_logged_in(endpoint: Arc<Endpoint>, account: AccountEntry) {
 }
 
 impl Endpoint {
-    fn new(context: &ContextFile, wait: u32) -> Result<Self> {
-        let url = context.url.as_deref().context("the context file has no `url`")?;
-        let url: Uri = url.trim_end_matches('/').parse().context("`url` of the context file")?;
-        let host = url.host().context("`url` of the context file has no host")?;
+    fn new(context: &ContextFile, url: &str, wait: u32) -> Result<Self> {
+        let url: Uri = url
+            .trim_end_matches('/')
+            .parse()
+            .with_context(|| format!("{url} is no URL"))?;
+        let host = url.host().with_context(|| format!("{url} has no host"))?;
         let port = url.port_u16().unwrap_or(443);
         let address = std::net::ToSocketAddrs::to_socket_addrs(&(host.trim_matches(['[', ']']), port))
             .with_context(|| format!("cannot resolve {host}"))?
@@ -259,6 +270,11 @@ impl Connection {
             let _ = connection.await;
         });
         Ok(Self { endpoint, sender })
+    }
+
+    /// Where it leads.
+    pub fn endpoint(&self) -> Arc<Endpoint> {
+        self.endpoint.clone()
     }
 
     async fn send(&mut self, request: Request<Full<Bytes>>) -> Result<Response<Incoming>> {

@@ -21,8 +21,8 @@ use serde::Deserialize;
 use tokio::{sync::Semaphore, task::JoinSet};
 
 use crate::{
-    client::{Answer, Connection, Endpoint, Session},
-    cpu,
+    client::{Answer, Connection, Session},
+    cpu::{self, Watched},
 };
 
 /// When requests begin.
@@ -59,8 +59,8 @@ pub struct Outcome {
     pub latency: Histogram<u64>,
     /// Requests that brought no certificate, by problem id.
     pub errors: BTreeMap<String, usize>,
-    /// CPU time of the server meanwhile.
-    pub server_cpu: Option<Duration>,
+    /// CPU time of each process of the server meanwhile, by name.
+    pub server_cpu: Vec<(String, Duration)>,
     /// CPU time of this process meanwhile.
     pub own_cpu: Duration,
     /// Some answers, with the numbers of their requests.
@@ -76,7 +76,9 @@ impl Outcome {
         for (id, count) in later.errors {
             *self.errors.entry(id).or_default() += count;
         }
-        self.server_cpu = self.server_cpu.zip(later.server_cpu).map(|(a, b)| a + b);
+        for ((_, sum), (_, more)) in self.server_cpu.iter_mut().zip(later.server_cpu) {
+            *sum += more;
+        }
         self.own_cpu += later.own_cpu;
         self.samples.extend(later.samples);
         Ok(())
@@ -90,7 +92,6 @@ const HOLD_BACK: Duration = Duration::from_millis(100);
 
 /// What the workers share.
 struct Run {
-    endpoint: Arc<Endpoint>,
     plan: Plan,
     next: AtomicUsize,
     start: Instant,
@@ -107,18 +108,17 @@ struct Tally {
     serials: Vec<String>,
 }
 
-/// Makes the requests of a plan. `server` is the process whose CPU time counts.
-pub async fn run(session: &Session, plan: Plan, server: Option<u32>, bar: &ProgressBar) -> Result<Outcome> {
+/// Makes the requests of a plan. `server` are the processes whose CPU time counts.
+pub async fn run(session: &Session, plan: Plan, server: &Watched, bar: &ProgressBar) -> Result<Outcome> {
     let mut opening = JoinSet::new();
-    for _ in 0..plan.connections {
-        opening.spawn(Connection::open(session.endpoint()));
+    for number in 0..plan.connections {
+        opening.spawn(Connection::open(session.endpoint(number)));
     }
     let connections = opening.join_all().await.into_iter().collect::<Result<Vec<_>>>()?;
 
-    let server_before = server.and_then(cpu::of);
+    let server_before = server.cpu();
     let own_before = cpu::own();
     let run = Arc::new(Run {
-        endpoint: session.endpoint(),
         plan,
         next: AtomicUsize::new(0),
         start: Instant::now(),
@@ -139,17 +139,21 @@ pub async fn run(session: &Session, plan: Plan, server: Option<u32>, bar: &Progr
     let tallies = working.join_all().await;
     let elapsed = run.start.elapsed();
     let own_cpu = cpu::own().saturating_sub(own_before);
-    let server_cpu = server
-        .and_then(cpu::of)
-        .zip(server_before)
-        .map(|(after, before)| after.saturating_sub(before));
+    let server_cpu = std::iter::zip(server.cpu(), server_before)
+        .map(|((name, after), (_, before))| (name, after.saturating_sub(before)))
+        .collect();
     if let Some(pacer) = pacer {
         pacer.join().ok().context("the pacer panicked")?;
     }
     gather(tallies, elapsed, server_cpu, own_cpu)
 }
 
-fn gather(tallies: Vec<Tally>, elapsed: Duration, server_cpu: Option<Duration>, own_cpu: Duration) -> Result<Outcome> {
+fn gather(
+    tallies: Vec<Tally>,
+    elapsed: Duration,
+    server_cpu: Vec<(String, Duration)>,
+    own_cpu: Duration,
+) -> Result<Outcome> {
     let mut outcome = Outcome {
         issued: 0,
         elapsed,
@@ -236,7 +240,7 @@ impl Run {
                 }
                 Err(error) => {
                     tally.error(format!("({})", error.root_cause()));
-                    match Connection::open(self.endpoint.clone()).await {
+                    match Connection::open(connection.endpoint()).await {
                         Ok(again) => connection = again,
                         Err(_) => tokio::time::sleep(HOLD_BACK).await,
                     }

@@ -4,7 +4,9 @@ mod bare;
 mod client;
 mod cpu;
 mod drive;
+mod grown;
 mod report;
+mod round_trips;
 mod subject;
 #[cfg(test)]
 mod tests;
@@ -19,9 +21,15 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use self::{
     client::Session,
+    cpu::Watched,
     drive::{Outcome, Pace, Plan},
+    grown::Deployed,
     report::{BareRow, Comparison, Report, RunRow},
 };
+
+/// The server's, so that the bare loop is measured by the same measure.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// Measures issuance: the bare cryptography, a running Bulkhead, and one beside the other.
 #[derive(Parser)]
@@ -65,6 +73,14 @@ enum Command {
         bare: BareOptions,
         #[command(flatten)]
         target: Target,
+        #[command(flatten)]
+        load: Load,
+    },
+    /// Starts the grown-up deployment on this machine (RabbitMQ, PostgreSQL, control, front ends, signers), loads it in a closed loop and
+    /// at fixed rates, and makes raw round trips through the same broker beside it.
+    Grown {
+        #[command(flatten)]
+        deployed: Deployed,
         #[command(flatten)]
         load: Load,
     },
@@ -152,7 +168,7 @@ fn act(cli: Cli) -> Result<ExitCode> {
         }
         Command::Run { target, load } => {
             let session = target.open(load.connections, load.wait)?;
-            run_loops(&session, &target, &load, &mut report)?;
+            run_loops(&session, &target.server(&session), &load, &mut report)?;
         }
         Command::Compare { bare, target, load } => {
             ensure!(
@@ -161,17 +177,18 @@ fn act(cli: Cli) -> Result<ExitCode> {
             );
             let session = target.open(load.connections, load.wait)?;
             let bare = run_bare(&bare, session.key_type)?;
-            run_loops(&session, &target, &load, &mut report)?;
+            run_loops(&session, &target.server(&session), &load, &mut report)?;
             report.comparison = report.runs.first().map(|run| Comparison::of(&bare, run));
             report.bare.push(bare);
         }
+        Command::Grown { deployed, load } => grown::run(&deployed, &load, &mut report)?,
         Command::Fill {
             count,
             target,
             connections,
         } => {
             let session = target.open(connections, 10)?;
-            fill(&session, &target, count, connections, &mut report)?;
+            fill(&session, &target.server(&session), count, connections, &mut report)?;
         }
     }
     match cli.output {
@@ -188,10 +205,10 @@ impl Target {
             connections > 0 && self.threads > 0,
             "at least one connection and one thread are needed"
         );
-        Session::open(&self.context, self.account.as_deref(), self.threads, wait)
+        Session::open(&self.context, &[], self.account.as_deref(), self.threads, wait)
     }
 
-    fn server(&self, session: &Session) -> Option<u32> {
+    fn server(&self, session: &Session) -> Watched {
         let found = self.pid.or_else(|| cpu::listener(session.port()));
         if found.is_none() {
             eprintln!(
@@ -199,7 +216,7 @@ impl Target {
                 session.port()
             );
         }
-        found
+        Watched(found.map(|pid| ("server".to_owned(), pid)).into_iter().collect())
     }
 }
 
@@ -232,7 +249,7 @@ fn run_bare(options: &BareOptions, key_type: KeyType) -> Result<BareRow> {
     )
 }
 
-fn run_loops(session: &Session, target: &Target, load: &Load, report: &mut Report) -> Result<()> {
+fn run_loops(session: &Session, server: &Watched, load: &Load, report: &mut Report) -> Result<()> {
     ensure!(load.count > 0, "--count must be at least 1");
     for rate in &load.rates {
         ensure!(rate.is_finite() && *rate > 0.0, "--rate must be more than 0");
@@ -241,7 +258,6 @@ fn run_loops(session: &Session, target: &Target, load: &Load, report: &mut Repor
         .iter()
         .map(|csr| session.body(csr))
         .collect();
-    let server = target.server(session);
     let plan = |range: std::ops::Range<usize>, pace| Plan {
         bodies: bodies.clone(),
         range,
@@ -252,7 +268,7 @@ fn run_loops(session: &Session, target: &Target, load: &Load, report: &mut Repor
         let warmed = session.block_on(drive::run(
             session,
             plan(0..load.warm_up, Pace::Closed),
-            None,
+            server,
             &ProgressBar::hidden(),
         ))?;
         if warmed.issued == 0 {
@@ -289,9 +305,8 @@ fn run_loops(session: &Session, target: &Target, load: &Load, report: &mut Repor
 /// How many distinct keys a fill uses, again and again: a key whose certificate is issued may be certified anew.
 const FILL_KEYS: usize = 10_000;
 
-fn fill(session: &Session, target: &Target, count: usize, connections: usize, report: &mut Report) -> Result<()> {
+fn fill(session: &Session, server: &Watched, count: usize, connections: usize, report: &mut Report) -> Result<()> {
     let made = requests(session.key_type, FILL_KEYS.min(count.max(1)))?;
-    let server = target.server(session);
     let bar = progress("issuing", count);
     let mut total: Option<Outcome> = None;
     let mut left = count;

@@ -17,8 +17,13 @@ use crate::{
 pub struct Report {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub bare: Vec<BareRow>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub round_trips: Option<RoundTripRow>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub runs: Vec<RunRow>,
+    /// What was done for several jobs at a time: what, jobs, how often.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub batches: Vec<(String, u64, u64)>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub comparison: Option<Comparison>,
 }
@@ -32,6 +37,19 @@ pub struct BareRow {
     pub seconds: f64,
     pub per_second: f64,
     pub cpu_us: f64,
+}
+
+/// Raw round trips through the broker: publish, confirm, deliver, acknowledge, reply.
+#[derive(Debug, Serialize)]
+pub struct RoundTripRow {
+    pub window: usize,
+    pub round_trips: usize,
+    pub seconds: f64,
+    pub per_second: f64,
+    pub client_cpu_us: f64,
+    pub broker_cpu_us: f64,
+    /// Issued a second in the closed loop, as a share of these.
+    pub share: Option<f64>,
 }
 
 /// A loop against a running Bulkhead.
@@ -49,8 +67,10 @@ pub struct RunRow {
     pub p90_ms: f64,
     pub p99_ms: f64,
     pub max_ms: f64,
-    /// CPU time of the server per certificate.
+    /// CPU time of the server per certificate, all its processes together.
     pub server_cpu_us: Option<f64>,
+    /// The same by process.
+    pub cpu_us: Vec<(String, f64)>,
     /// CPU time of the generator per certificate.
     pub own_cpu_us: f64,
     pub errors: BTreeMap<String, usize>,
@@ -112,9 +132,29 @@ impl RunRow {
             p90_ms: millis(&outcome.latency, 0.9),
             p99_ms: millis(&outcome.latency, 0.99),
             max_ms: millis(&outcome.latency, 1.0),
-            server_cpu_us: outcome.server_cpu.map(cpu),
+            server_cpu_us: (!outcome.server_cpu.is_empty())
+                .then(|| outcome.server_cpu.iter().map(|(_, time)| cpu(*time)).sum()),
+            cpu_us: outcome
+                .server_cpu
+                .iter()
+                .map(|(name, time)| (name.clone(), cpu(*time)))
+                .collect(),
             own_cpu_us: cpu(outcome.own_cpu),
             errors: outcome.errors.clone(),
+        }
+    }
+}
+
+impl RoundTripRow {
+    pub fn of(window: usize, round_trips: usize, elapsed: Duration, client: Duration, broker: Duration) -> Self {
+        Self {
+            window,
+            round_trips,
+            seconds: elapsed.as_secs_f64(),
+            per_second: per_second(round_trips, elapsed),
+            client_cpu_us: each(client.as_secs_f64() * 1e6, round_trips),
+            broker_cpu_us: each(broker.as_secs_f64() * 1e6, round_trips),
+            share: None,
         }
     }
 }
@@ -164,6 +204,26 @@ impl Report {
             }
             let _ = writeln!(text, "{table}");
         }
+        if let Some(row) = &self.round_trips {
+            let header = [
+                "raw round trips",
+                "under way",
+                "made",
+                "per second",
+                "client CPU us each",
+                "broker CPU us each",
+            ];
+            let mut table = table(&header, 1);
+            table.add_row([
+                "publish, confirm, deliver, ack, reply".to_owned(),
+                row.window.to_string(),
+                row.round_trips.to_string(),
+                format!("{:.0}", row.per_second),
+                format!("{:.1}", row.client_cpu_us),
+                format!("{:.1}", row.broker_cpu_us),
+            ]);
+            let _ = writeln!(text, "{table}");
+        }
         if !self.runs.is_empty() {
             let header = [
                 "issuer",
@@ -198,6 +258,31 @@ impl Report {
             }
             let _ = writeln!(text, "{table}");
         }
+        if let Some(row) = self.runs.iter().find(|row| row.cpu_us.len() > 1) {
+            let names = row.cpu_us.iter().map(|(name, _)| name.as_str());
+            let header: Vec<&str> = ["CPU us each", "loop"]
+                .into_iter()
+                .chain(names)
+                .chain(["generator", "all"])
+                .collect();
+            let mut table = table(&header, 2);
+            for row in &self.runs {
+                let all = row.server_cpu_us.unwrap_or_default() + row.own_cpu_us;
+                let each = row.cpu_us.iter().map(|(_, us)| *us).chain([row.own_cpu_us, all]);
+                let each = each.map(|us| format!("{us:.0}"));
+                table.add_row([row.issuer.clone(), row.pace.clone()].into_iter().chain(each));
+            }
+            let _ = writeln!(text, "{table}");
+        }
+        if !self.batches.is_empty() {
+            let mut table = table(&["jobs", "at a time", "times"], 1);
+            for (name, jobs, count) in &self.batches {
+                #[expect(clippy::cast_precision_loss, reason = "counts of jobs are far below 2^53")]
+                let mean = *jobs as f64 / (*count).max(1) as f64;
+                table.add_row([name.clone(), format!("{mean:.1}"), count.to_string()]);
+            }
+            let _ = writeln!(text, "{table}");
+        }
         if self.errors() > 0 {
             let mut table = table(&["loop", "no certificate because", "requests"], 2);
             for row in &self.runs {
@@ -214,6 +299,9 @@ impl Report {
                 comparison.rate,
                 optional(comparison.cpu, 2)
             );
+        }
+        if let Some(share) = self.round_trips.as_ref().and_then(|row| row.share) {
+            let _ = writeln!(text, "of the raw round trips: {share:.2} by rate");
         }
         text
     }
@@ -370,6 +458,7 @@ mod tests {
             p99_ms: 1.0,
             max_ms: 1.0,
             server_cpu_us: Some(190.0),
+            cpu_us: vec![("frontend".into(), 90.0), ("signer".into(), 100.0)],
             own_cpu_us: 10.0,
             errors: BTreeMap::from([("overloaded".into(), 2)]),
         };
@@ -378,12 +467,20 @@ mod tests {
         assert!(comparison.cpu.is_some_and(|cpu| (cpu - 0.5).abs() < 1e-9));
         let report = Report {
             bare: vec![bare],
+            round_trips: Some(RoundTripRow {
+                share: Some(0.5),
+                ..RoundTripRow::of(64, 1_000, Duration::from_secs(1), Duration::ZERO, Duration::ZERO)
+            }),
             runs: vec![run],
+            batches: vec![("accepted".into(), 100, 8)],
             comparison: Some(comparison),
         };
         let table = report.table();
         assert!(
-            table.contains("overloaded") && table.contains("0.50 by rate, 0.50 by CPU time"),
+            table.contains("overloaded")
+                && table.contains("signer")
+                && table.contains("trips: 0.50")
+                && table.contains("0.50 by rate, 0.50 by CPU time"),
             "{table}"
         );
         assert_eq!(report.errors(), 2);

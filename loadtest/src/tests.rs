@@ -24,6 +24,7 @@ use tokio_rustls::TlsAcceptor;
 use crate::{
     bare::Authority,
     client::Session,
+    cpu::Watched,
     drive::{self, Pace, Plan},
     subject,
 };
@@ -181,7 +182,7 @@ impl Running {
     }
 
     fn session(&self) -> Session {
-        Session::open(&self.dir.path().join("context.json"), None, 1, 7).unwrap()
+        Session::open(&self.dir.path().join("context.json"), &[], None, 1, 7).unwrap()
     }
 }
 
@@ -216,8 +217,8 @@ fn load(session: &Session, count: usize, connections: usize, pace: Pace) -> anyh
         connections,
         pace,
     };
-    let own = Some(std::process::id());
-    let outcome = session.block_on(drive::run(session, plan, own, &ProgressBar::hidden()))?;
+    let own = Watched(vec![("this".to_owned(), std::process::id())]);
+    let outcome = session.block_on(drive::run(session, plan, &own, &ProgressBar::hidden()))?;
     session.verify(&outcome.samples, &bodies)?;
     Ok(outcome)
 }
@@ -232,7 +233,7 @@ fn a_closed_loop_makes_every_request_once_and_counts_certificates() {
         (outcome.issued, outcome.latency.len(), outcome.errors.len()),
         (60, 60, 0)
     );
-    assert!(outcome.samples.len() == 1 && outcome.server_cpu.is_some());
+    assert!(outcome.samples.len() == 1 && outcome.server_cpu.len() == 1);
 }
 
 #[test]
@@ -283,6 +284,6 @@ fn wrong_keys_and_repeated_serials_are_found() {
 fn an_unknown_account_is_answered_with_the_known_ones() {
     let running = Running::start(Behaviour::Well);
     let context = running.dir.path().join("context.json");
-    let error = Session::open(&context, Some("nobody"), 1, 7).err().unwrap();
+    let error = Session::open(&context, &[], Some("nobody"), 1, 7).err().unwrap();
     assert!(error.to_string().contains("signing, first, second"), "{error}");
 }

@@ -10,7 +10,11 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail, ensure};
-use engines::{Postgres, chaos_proxy::ChaosProxy, rabbitmq::RabbitMq};
+use engines::{
+    Postgres,
+    chaos_proxy::ChaosProxy,
+    rabbitmq::{RabbitMq, Setup},
+};
 use serde_json::Value;
 
 use crate::{Client, Deployment, terminate};
@@ -50,13 +54,18 @@ impl Grown {
 
     /// Engines are started and every process is configured; none runs yet.
     pub async fn new(frontends: usize, signers: usize) -> Result<Self> {
-        Self::make(frontends, signers, false).await
+        Self::make(frontends, signers, false, Setup::default()).await
     }
 
-    async fn make(frontends: usize, signers: usize, linked: bool) -> Result<Self> {
+    /// The same, with a broker that is set up like this.
+    pub async fn with_broker(frontends: usize, signers: usize, broker: Setup) -> Result<Self> {
+        Self::make(frontends, signers, false, broker).await
+    }
+
+    async fn make(frontends: usize, signers: usize, linked: bool, broker: Setup) -> Result<Self> {
         let postgres = Postgres::start()?;
         postgres.create_database(DATABASE)?;
-        let rabbitmq = RabbitMq::start().await?;
+        let rabbitmq = RabbitMq::start_with(broker).await?;
         let place = tempfile::tempdir()?;
         let mut grown = Self {
             postgres,
@@ -93,7 +102,9 @@ impl Grown {
 
     /// The same, and a link of its own from every front end and signer to each engine, which can be cut and delayed.
     pub async fn linked(frontends: usize, signers: usize) -> Result<Self> {
-        Self::make(frontends, signers, true).await?.set_up()
+        Self::make(frontends, signers, true, Setup::default())
+            .await?
+            .set_up()
     }
 
     /// Adds lines to the configuration of a process, at its end: it reads them when it starts.
@@ -316,12 +327,12 @@ impl Grown {
         self.path("control-1").join("context.json")
     }
 
-    /// The value of a series of a process; 0 if there is none.
+    /// The value of a series of a process that counts in whole numbers; 0 if there is none.
     pub async fn metric(&self, node: &str, series: &str) -> Result<u64> {
         let text = self.observe(node, "metrics").await?.text().await?;
         let line = text.lines().find(|line| line.split(' ').next() == Some(series));
         line.and_then(|line| line.rsplit(' ').next())
-            .map_or(Ok(0), |value| Ok(value.parse()?))
+            .map_or(Ok(0), |value| Ok(value.strip_suffix(".0").unwrap_or(value).parse()?))
     }
 
     /// What `/readyz` of a process says: the status and the body.

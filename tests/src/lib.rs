@@ -52,17 +52,15 @@ impl Deployment {
     /// The program that the tests run: built beside them by `cargo build -p bulkhead`.
     pub fn program() -> Result<PathBuf> {
         let own = std::env::current_exe()?;
-        let program = own
-            .ancestors()
-            .nth(2)
-            .context("the test has no target directory")?
-            .join("bulkhead");
-        ensure!(
-            program.is_file(),
-            "{} is missing: run `cargo build -p bulkhead` first",
-            program.display()
-        );
-        Ok(program)
+        // Beside another program of the workspace, or one above the tests.
+        let places = own.ancestors().skip(1).take(2);
+        let program = places.map(|place| place.join("bulkhead")).find(|path| path.is_file());
+        program.with_context(|| {
+            format!(
+                "no `bulkhead` beside {}: run `cargo build -p bulkhead` first",
+                own.display()
+            )
+        })
     }
 
     /// Where the installation keeps everything.

@@ -17,6 +17,10 @@ use clap::Parser;
 use cli::Cli;
 use failure::Failure;
 
+/// What one thread allocates and another frees is the rule here, and what it is good at.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();

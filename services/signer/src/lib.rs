@@ -280,9 +280,9 @@ fn limits(config: &config::Signer, threads: usize, in_flight: usize) -> Limits {
     }
 }
 
-/// Two threads for each core, since one issuer gets half of them, and at least four.
+/// Four threads for each core, since one issuer gets half of them and each run waits for the ledger once, and at least eight.
 fn default_threads() -> usize {
-    std::thread::available_parallelism().map_or(4, |cores| (cores.get() * 2).max(4))
+    std::thread::available_parallelism().map_or(8, |cores| (cores.get() * 4).max(8))
 }
 
 /// Looks for keys when the registry has changed, and every few seconds, since keys come and go on tokens.

@@ -256,6 +256,11 @@ impl Postgres {
         self.wait_until_ready(&data.join("postmaster.pid"))
     }
 
+    /// Process id of the postmaster, if it runs.
+    pub fn id(&self) -> Option<u32> {
+        self.postmaster.as_ref().map(Child::id)
+    }
+
     /// CPU time (user and system) of its living processes.
     pub fn cpu_time(&self) -> anyhow::Result<Duration> {
         let Some(postmaster) = &self.postmaster else {

@@ -160,6 +160,11 @@ impl RabbitMq {
         Ok(())
     }
 
+    /// Process id of the server, or of what started it, if it runs.
+    pub fn id(&self) -> Option<u32> {
+        self.server.as_ref().map(Child::id)
+    }
+
     /// Kills it (SIGKILL), as a power cut would.
     pub fn kill(&mut self) {
         if let Some(mut server) = self.server.take() {

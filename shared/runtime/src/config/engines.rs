@@ -83,7 +83,7 @@ pub struct Store {
     pub engine: StoreEngine,
     /// Directory of the ledger, for it alone (`sqlite`). Empty: `ledger` in the data directory. Default empty.
     pub path: PathBuf,
-    /// Least time from the beginning of one commit to that of the next: longer makes larger groups (`sqlite`). Default 400us.
+    /// Least time from the beginning of one commit to that of the next: longer makes larger groups (`sqlite`). Default 300us.
     #[serde(with = "humantime_serde")]
     pub commit_gap: Duration,
     /// Rows in one commit at most. Default 512.
@@ -103,7 +103,7 @@ impl Default for Store {
         Self {
             engine: StoreEngine::Sqlite,
             path: PathBuf::new(),
-            commit_gap: Duration::from_micros(400),
+            commit_gap: Duration::from_micros(300),
             commit_rows: 512,
             queue: 8192,
             readers: 2,
@@ -143,7 +143,7 @@ pub struct Postgres {
     /// How long the server may take for one statement, 100ms to 10s. Default 2s.
     #[serde(with = "humantime_serde")]
     pub statement_limit: Duration,
-    /// Least time from the beginning of one commit to that of the next of its kind, at most 100ms. Default 1ms.
+    /// Least time from the beginning of one commit to that of the next of its kind, at most 100ms. Default 2ms.
     #[serde(with = "humantime_serde")]
     pub commit_gap: Duration,
 }
@@ -163,7 +163,7 @@ impl Default for Postgres {
             readers: 4,
             patience: Duration::from_secs(2),
             statement_limit: Duration::from_secs(2),
-            commit_gap: Duration::from_millis(1),
+            commit_gap: Duration::from_millis(2),
         }
     }
 }

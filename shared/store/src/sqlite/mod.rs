@@ -55,7 +55,7 @@ pub use self::schema::OpenError;
 pub struct Options {
     /// The store's time.
     pub clock: Arc<dyn Clock>,
-    /// A commit begins at least this long after the one before it began. Default 0.4 ms; at most 100 ms.
+    /// A commit begins at least this long after the one before it began. Default 0.3 ms; at most 100 ms.
     pub commit_gap: Duration,
     /// Rows that one commit takes, more or less. Default 256.
     pub batch_rows: usize,
@@ -81,7 +81,7 @@ impl Options {
     pub fn new(clock: Arc<dyn Clock>) -> Self {
         Self {
             clock,
-            commit_gap: Duration::from_micros(400),
+            commit_gap: Duration::from_micros(300),
             batch_rows: 256,
             interactive_calls: 4_096,
             bulk_calls: 1_024,

@@ -1,9 +1,8 @@
 //! The one thread that writes: group commit with a gap.
 //!
 //! A commit starts at once when the last one began at least a gap ago; otherwise it waits for the rest of the gap and takes along what
-//! came meanwhile. The gap grows with what the last commit carried: a busy ledger makes larger groups, which whoever comes before and
-//! after it works in as well, and an idle one delays nothing. Callers hear after the commit. A batch in which a row fails is rolled back and run again with each row in a
-//! savepoint of its own, so that only the bad row's caller hears of it.
+//! came meanwhile. Callers hear after the commit. A batch in which a row fails is rolled back and run again with each row in a savepoint
+//! of its own, so that only the bad row's caller hears of it.
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
@@ -22,11 +21,10 @@ use super::{
     ledger::Ledger,
     queue::Queue,
 };
-use crate::StoreError;
+use crate::{StoreError, gap};
 
-/// A commit of so many rows doubles the gap after it, twice as many treble it, up to [`WIDEST`] gaps.
-const BUSY: usize = 8;
-const WIDEST: u32 = 5;
+/// How many gaps the gap after a large commit is.
+const WIDEST: u32 = 3;
 
 /// Something to write.
 pub(super) trait Work: Send {
@@ -97,7 +95,7 @@ impl Writer {
             let began = Instant::now();
             let (mut batch, rows) = self.queue.take(self.batch_rows);
             batch.retain(|work| work.is_wanted());
-            last = Some((began, self.gap * gaps(rows)));
+            last = Some((began, gap::after(self.gap, WIDEST, rows)));
             if !batch.is_empty() {
                 let committed = self.commit(&mut batch);
                 for work in batch {
@@ -157,11 +155,6 @@ impl Writer {
             tracing::error!(%error, "a transaction cannot be rolled back");
         }
     }
-}
-
-/// How many gaps follow a commit of so many rows.
-fn gaps(rows: usize) -> u32 {
-    u32::try_from(1 + rows / BUSY).map_or(WIDEST, |gaps| gaps.min(WIDEST))
 }
 
 enum Attempt {
