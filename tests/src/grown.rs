@@ -102,9 +102,7 @@ impl Grown {
 
     /// The same, and a link of its own from every front end and signer to each engine, which can be cut and delayed.
     pub async fn linked(frontends: usize, signers: usize) -> Result<Self> {
-        Self::make(frontends, signers, true, Setup::default())
-            .await?
-            .set_up()
+        Self::make(frontends, signers, true, Setup::default()).await?.set_up()
     }
 
     /// Adds lines to the configuration of a process, at its end: it reads them when it starts.
