@@ -1,6 +1,8 @@
 //! What is done to a grown-up deployment, for real, and what its clients notice: nothing lost, nothing twice.
 
 mod broker;
+mod forged;
+mod intruder;
 mod points;
 mod processes;
 mod store;

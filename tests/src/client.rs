@@ -20,6 +20,13 @@ impl Key {
         })
     }
 
+    /// A fresh RSA key of 2048 bits, which takes its time.
+    pub fn rsa2048() -> Result<Self> {
+        Ok(Self {
+            pair: KeyPair::generate_rsa_for(&rcgen::PKCS_RSA_SHA256, rcgen::RsaKeySize::_2048)?,
+        })
+    }
+
     /// DER SubjectPublicKeyInfo.
     pub fn public_key(&self) -> Vec<u8> {
         use rcgen::PublicKeyData;

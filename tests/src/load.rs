@@ -31,6 +31,8 @@ pub struct Load {
 pub struct Tally {
     /// Accepted jobs by serial: the public key that was sent.
     pub accepted: BTreeMap<String, Vec<u8>>,
+    /// Certificates that came with a 201, by serial: DER.
+    pub answered: BTreeMap<String, Vec<u8>>,
     /// Attempts that failed, by what came back.
     pub failed: BTreeMap<String, usize>,
     /// When a 201 came.
@@ -45,10 +47,20 @@ impl Load {
     /// Starts `workers` clients, which take the front ends in turn. Each request is repeated, with its idempotency key, at the next front
     /// end until it is accepted.
     pub fn start(at: &[Client], workers: usize, name: &str) -> Self {
+        Self::begin(at, workers, name, None)
+    }
+
+    /// The same, with one key in every request.
+    pub fn with_key(at: &[Client], workers: usize, name: &str, key: Key) -> Self {
+        Self::begin(at, workers, name, Some(&Arc::new(key)))
+    }
+
+    fn begin(at: &[Client], workers: usize, name: &str, key: Option<&Arc<Key>>) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let tasks = (0..workers).map(|worker| {
-            let (at, stop, name) = (at.to_vec(), stop.clone(), format!("{name}-{worker}"));
-            tokio::spawn(async move { ask(at, worker, &name, || stop.load(Ordering::Relaxed), true).await })
+            let (at, stop, name, key) = (at.to_vec(), stop.clone(), format!("{name}-{worker}"), key.cloned());
+            let over = move || stop.load(Ordering::Relaxed);
+            tokio::spawn(async move { ask(at, worker, &name, over, true, key).await })
         });
         Self {
             tasks: tasks.collect(),
@@ -82,7 +94,7 @@ pub async fn post(at: &[Client], jobs: usize, name: &str) -> Result<Tally> {
                     left = left.saturating_sub(1);
                     over
                 };
-                ask(at, worker, &name, over, false).await
+                ask(at, worker, &name, over, false, None).await
             })
         })
         .collect();
@@ -99,13 +111,17 @@ async fn ask(
     name: &str,
     mut over: impl FnMut() -> bool,
     waits: bool,
+    key: Option<Arc<Key>>,
 ) -> Result<Tally> {
     let mut tally = Tally::default();
     let mut turn = worker;
     let mut number = 0;
     while !over() {
         number += 1;
-        let key = Key::p256()?;
+        let key = match &key {
+            Some(key) => key.clone(),
+            None => Arc::new(Key::p256()?),
+        };
         let host = format!("{name}-{number}.example.com");
         let csr = key.request(&host)?;
         loop {
@@ -119,10 +135,14 @@ async fn ask(
                 Ok(answer) if answer.status == 201 => {
                     let now = Instant::now();
                     tally.accepted_at.push(now);
+                    let serial = answer.serial()?.to_owned();
                     if !answer.body.is_null() {
                         tally.issued_at.push(now);
+                        let certificate = answer.body["certificate"].as_str().unwrap_or_default();
+                        let certificate = pki::pem::decode("CERTIFICATE", certificate)?;
+                        tally.answered.insert(serial.clone(), certificate);
                     }
-                    let before = tally.accepted.insert(answer.serial()?.to_owned(), key.public_key());
+                    let before = tally.accepted.insert(serial, key.public_key());
                     tally.twice += usize::from(before.is_some());
                     break;
                 }
@@ -150,6 +170,7 @@ impl Tally {
         for (serial, key) in other.accepted {
             self.twice += usize::from(self.accepted.insert(serial, key).is_some());
         }
+        self.answered.extend(other.answered);
         for (problem, count) in other.failed {
             *self.failed.entry(problem).or_default() += count;
         }
@@ -167,7 +188,7 @@ impl Tally {
         self.failed.values().sum()
     }
 
-    /// Fetches the certificate of every accepted job: each is there, for its key. How many.
+    /// Fetches the certificate of every accepted job: each is there, for its key, and is the one that came with the 201. How many.
     pub async fn verify(&self, client: &Client, patience: Duration) -> Result<usize> {
         for (serial, public_key) in &self.accepted {
             let certificate = client.certificate(serial, patience).await?;
@@ -175,6 +196,12 @@ impl Tally {
             ensure!(
                 facts.public_key == public_key.as_slice(),
                 "{serial}: the certificate is for another key"
+            );
+            ensure!(
+                self.answered
+                    .get(serial)
+                    .is_none_or(|answered| *answered == certificate),
+                "{serial}: another certificate came with the 201"
             );
         }
         ensure!(self.twice == 0, "{} serials were given twice", self.twice);
