@@ -96,7 +96,9 @@ pub(super) trait Batch: Sync {
 pub(super) async fn commit<B: Batch>(batch: &B, lent: &mut Lent, rows: &[B::Row]) -> Vec<B::Answer> {
     let mut answers: Vec<Option<B::Answer>> = rows.iter().map(|_| None).collect();
     let whole = 0..rows.len();
+    // Without a row there is nothing to lock: an idle sweep writes nothing.
     let mut pieces = Vec::from([whole]);
+    pieces.retain(|piece| !piece.is_empty());
     let mut lost = None;
     while let Some(piece) = pieces.pop() {
         if let Some(error) = &lost {
