@@ -47,8 +47,6 @@ pub enum News {
     Hindered(Hindrance),
     /// It does so no longer.
     Freed(Hindrance),
-    /// A message that cannot be believed is in quarantine, or could not be kept: the broker may forget the delivery with this tag.
-    SetAside(u64),
     /// The keys were looked at: there may be other lanes to serve.
     Keys,
 }

@@ -238,7 +238,7 @@ impl Worker {
                     let tag = delivery.tag;
                     self.happen(Event::Delivered { tag, lane, jobs }).await;
                 }
-                Err(reason) => self.quarantine(delivery, reason),
+                Err(reason) => self.quarantine(delivery, &reason).await,
             },
         }
     }
@@ -269,21 +269,16 @@ impl Worker {
         Ok(envelope)
     }
 
-    /// Sets a message aside, beside everything else: other lanes do not wait for it. There are no more of these at a time than the
-    /// broker delivers before it is told what became of them.
-    fn quarantine(&self, delivery: Delivery, reason: String) {
+    async fn quarantine(&mut self, delivery: Delivery, reason: &str) {
         let Delivery { lane, tag, body, .. } = delivery;
         self.metrics.quarantined.inc();
         tracing::error!(%lane, reason, "a message on lane {lane} is set aside: {reason}");
-        let (broker, news) = (self.broker.clone(), self.news.clone());
-        tokio::spawn(async move {
-            match timeout(BROKER_TIMEOUT, broker.quarantine(&lane, body, &reason)).await {
-                Ok(Ok(())) => {}
-                Ok(Err(error)) => tracing::error!(%lane, %error, "it could not be kept for inspection"),
-                Err(_) => tracing::error!(%lane, "it could not be kept for inspection: no answer in time"),
-            }
-            send(&news, News::SetAside(tag)).await;
-        });
+        match timeout(BROKER_TIMEOUT, self.broker.quarantine(&lane, body, reason)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::error!(%lane, %error, "it could not be kept for inspection"),
+            Err(_) => tracing::error!(%lane, "it could not be kept for inspection: no answer in time"),
+        }
+        self.tell_broker(Word::Settle(&[tag])).await;
     }
 
     async fn hear(&mut self, news: News) {
@@ -341,7 +336,6 @@ impl Worker {
             News::Hindered(hindrance) => self.happen(Event::Hindered(hindrance)).await,
             News::Freed(hindrance) => self.happen(Event::Freed(hindrance)).await,
             News::Keys => self.keys_changed().await,
-            News::SetAside(tag) => self.tell_broker(Word::Settle(&[tag])).await,
         }
     }
 
