@@ -98,7 +98,7 @@ pub struct Worker {
 #[derive(Default)]
 pub struct State {
     inbox: Option<Box<dyn Inbox>>,
-    lanes: Vec<Lane>,
+    lanes: BTreeSet<Lane>,
     reopen_at: Option<Instant>,
     begun: HashMap<(Serial, u32), Begun>,
     signed: HashMap<(Serial, u32), Signed>,

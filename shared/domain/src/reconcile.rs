@@ -5,10 +5,14 @@
 //! * has waited for [`PATIENCE`] while this signer holds nothing of the lane; or
 //! * belongs to a lane that the ledger itself carries.
 //!
+//! Thousands of lanes have their turn in questions of a few dozen. A wake-up does not wait for its lane's turn: lanes that were woken are
+//! asked about first, in three quarters of a question at most.
+//!
 //! A claim is a question; `begin` decides. So a claim that was not needed costs a read and harms nobody.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    ops::Bound::{Excluded, Included, Unbounded},
     time::Duration,
 };
 
@@ -32,10 +36,8 @@ pub struct Limits {
 }
 
 /// A lane as the signer sees it now.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Observation {
-    /// Which.
-    pub lane: Lane,
     /// How its jobs travel.
     pub carrier: Carrier,
     /// Jobs of it that wait here or are being begun.
@@ -62,6 +64,8 @@ pub struct Reconciler {
     lanes: BTreeMap<Lane, Memory>,
     /// The lane after which the next question begins, so that all have their turn.
     last: Option<Lane>,
+    /// Lanes that were woken since they were asked about, each once, the longest ago first.
+    woken: VecDeque<Lane>,
 }
 
 #[derive(Debug, Default)]
@@ -73,6 +77,8 @@ struct Memory {
     earlier: Option<Timestamp>,
     /// When the lane may be asked about again. `None`: at once.
     next: Option<Timestamp>,
+    /// Whether it is among the woken.
+    is_woken: bool,
 }
 
 impl Memory {
@@ -104,6 +110,7 @@ impl Reconciler {
             limits,
             lanes: BTreeMap::new(),
             last: None,
+            woken: VecDeque::new(),
         }
     }
 
@@ -116,38 +123,53 @@ impl Reconciler {
 
     /// Notes that there is something in the ledger: a wake-up, or a claim that was answered in full. The lane is asked about at once.
     pub fn woken(&mut self, lane: &Lane) {
-        self.memory(lane).next = None;
+        let memory = self.memory(lane);
+        memory.next = None;
+        if !std::mem::replace(&mut memory.is_woken, true) {
+            self.woken.push_back(lane.clone());
+        }
     }
 
     /// Forgets every lane but these.
     pub fn keep(&mut self, lanes: &BTreeSet<Lane>) {
         self.lanes.retain(|lane, _| lanes.contains(lane));
+        self.woken.retain(|lane| lanes.contains(lane));
     }
 
-    /// The claims that are due, of these lanes, in turn. None of them is due again before [`Limits::period`] has passed, unless it is
-    /// woken. `observed` must be in the order of lanes.
-    pub fn due(&mut self, observed: &[Observation], now: Timestamp) -> Vec<Claim> {
-        let start = self
-            .last
-            .as_ref()
-            .map_or(0, |last| observed.partition_point(|o| o.lane <= *last));
-        let (first, second) = observed.split_at(start);
+    /// The claims that are due, of the lanes that are served: those that were woken, and then the others in turn. None of them is due again
+    /// before [`Limits::period`] has passed, unless it is woken. `observe` says how a lane stands; nothing if it must not be asked about now.
+    pub fn due<S>(
+        &mut self,
+        serving: &BTreeMap<Lane, S>,
+        observe: impl Fn(&Lane, &S) -> Option<Observation>,
+        now: Timestamp,
+    ) -> Vec<Claim> {
         let mut claims = Vec::new();
-        for observation in second.iter().chain(first) {
+        while claims.len() < (self.limits.lanes * 3).div_ceil(4)
+            && let Some(lane) = self.woken.pop_front()
+        {
+            self.memory(&lane).is_woken = false;
+            let served = serving.get(&lane).and_then(|served| observe(&lane, served));
+            claims.extend(served.and_then(|observation| self.claim(&lane, observation, now)));
+        }
+        let last = self.last.take();
+        for (lane, served) in in_turn(serving, last.as_ref()) {
             if claims.len() == self.limits.lanes {
                 break;
             }
-            if let Some(claim) = self.claim(observation, now) {
+            let claim = observe(lane, served).and_then(|observation| self.claim(lane, observation, now));
+            if let Some(claim) = claim {
                 self.last = Some(claim.lane.clone());
                 claims.push(claim);
             }
         }
+        self.last = self.last.take().or(last);
         claims
     }
 
-    fn claim(&mut self, observation: &Observation, now: Timestamp) -> Option<Claim> {
+    fn claim(&mut self, lane: &Lane, observation: Observation, now: Timestamp) -> Option<Claim> {
         let Limits { period, jobs, .. } = self.limits;
-        let memory = self.memory(&observation.lane);
+        let memory = self.memory(lane);
         memory.age(now);
         if memory.next.is_some_and(|next| now < next) {
             return None;
@@ -164,9 +186,8 @@ impl Reconciler {
             return None;
         }
         memory.next = Some(now + period);
-        let lane = observation.lane.clone();
         Some(Claim {
-            lane,
+            lane: lane.clone(),
             accepted_before,
             limit,
         })
@@ -178,6 +199,16 @@ impl Reconciler {
         }
         self.lanes.get_mut(lane).expect("it was just inserted")
     }
+}
+
+/// Everything that is served, in the order of lanes, beginning after `last`.
+pub fn in_turn<'a, S>(
+    serving: &'a BTreeMap<Lane, S>,
+    last: Option<&Lane>,
+) -> impl Iterator<Item = (&'a Lane, &'a S)> + use<'a, S> {
+    let after = serving.range::<Lane, _>((last.map_or(Unbounded, Excluded), Unbounded));
+    let before = last.map(|last| serving.range::<Lane, _>((Unbounded, Included(last))));
+    after.chain(before.into_iter().flatten())
 }
 
 #[cfg(test)]
@@ -196,13 +227,19 @@ mod tests {
         format!("{name}.bulk").parse().unwrap()
     }
 
-    fn observed(name: &str, carrier: Carrier, held: usize) -> Observation {
-        Observation {
-            lane: lane(name),
+    type Lanes = BTreeMap<Lane, Observation>;
+
+    fn observed(name: &str, carrier: Carrier, held: usize) -> Lanes {
+        let observation = Observation {
             carrier,
             held,
             room: 1000,
-        }
+        };
+        BTreeMap::from([(lane(name), observation)])
+    }
+
+    fn due(reconciler: &mut Reconciler, lanes: &Lanes, now: Timestamp) -> Vec<Claim> {
+        reconciler.due(lanes, |_, observation| Some(*observation), now)
     }
 
     fn at(millis: i64) -> Timestamp {
@@ -212,7 +249,7 @@ mod tests {
     #[test]
     fn a_lane_that_holds_nothing_claims_what_has_waited_a_second() {
         let mut reconciler = Reconciler::new(LIMITS);
-        let claims = reconciler.due(&[observed("a", Carrier::Own, 0)], at(0));
+        let claims = due(&mut reconciler, &observed("a", Carrier::Own, 0), at(0));
         assert_eq!(
             claims,
             [Claim {
@@ -221,56 +258,97 @@ mod tests {
                 limit: 100
             }]
         );
-        assert!(reconciler.due(&[observed("a", Carrier::Own, 0)], at(249)).is_empty());
-        assert_eq!(reconciler.due(&[observed("a", Carrier::Own, 0)], at(250)).len(), 1);
+        assert!(due(&mut reconciler, &observed("a", Carrier::Own, 0), at(249)).is_empty());
+        assert_eq!(due(&mut reconciler, &observed("a", Carrier::Own, 0), at(250)).len(), 1);
     }
 
     #[test]
     fn a_busy_lane_claims_only_what_is_older_than_its_deliveries_of_a_second_ago() {
         let mut reconciler = Reconciler::new(LIMITS);
-        let busy = [observed("a", Carrier::Own, 5)];
-        assert!(reconciler.due(&busy, at(0)).is_empty(), "nothing was delivered yet");
+        let busy = observed("a", Carrier::Own, 5);
+        assert!(
+            due(&mut reconciler, &busy, at(0)).is_empty(),
+            "nothing was delivered yet"
+        );
         reconciler.delivered(&lane("a"), at(-300), at(0));
         reconciler.delivered(&lane("a"), at(-200), at(500));
         assert!(
-            reconciler.due(&busy, at(1499)).is_empty(),
+            due(&mut reconciler, &busy, at(1499)).is_empty(),
             "that was delivered 0.999 s ago"
         );
-        let claims = reconciler.due(&busy, at(2000));
+        let claims = due(&mut reconciler, &busy, at(2000));
         assert_eq!(claims[0].accepted_before, at(-200));
         reconciler.delivered(&lane("a"), at(1900), at(2100));
-        assert_eq!(reconciler.due(&busy, at(2300))[0].accepted_before, at(-200));
-        assert_eq!(reconciler.due(&busy, at(4000))[0].accepted_before, at(1900));
+        assert_eq!(due(&mut reconciler, &busy, at(2300))[0].accepted_before, at(-200));
+        assert_eq!(due(&mut reconciler, &busy, at(4000))[0].accepted_before, at(1900));
     }
 
     #[test]
     fn a_ledger_lane_claims_everything_and_a_wake_up_makes_it_at_once() {
         let mut reconciler = Reconciler::new(LIMITS);
-        let lanes = [observed("a", Carrier::Ledger, 3)];
-        assert_eq!(reconciler.due(&lanes, at(0))[0].accepted_before, at(1));
-        assert!(reconciler.due(&lanes, at(1)).is_empty());
+        let lanes = observed("a", Carrier::Ledger, 3);
+        assert_eq!(due(&mut reconciler, &lanes, at(0))[0].accepted_before, at(1));
+        assert!(due(&mut reconciler, &lanes, at(1)).is_empty());
         reconciler.woken(&lane("a"));
-        assert_eq!(reconciler.due(&lanes, at(2)).len(), 1);
+        assert_eq!(due(&mut reconciler, &lanes, at(2)).len(), 1);
     }
 
     #[test]
     fn a_lane_without_room_claims_nothing() {
         let mut reconciler = Reconciler::new(LIMITS);
         let mut full = observed("a", Carrier::Ledger, 3);
-        full.room = 0;
-        assert!(reconciler.due(&[full], at(0)).is_empty());
+        full.values_mut().for_each(|observation| observation.room = 0);
+        assert!(due(&mut reconciler, &full, at(0)).is_empty());
+    }
+
+    #[test]
+    fn a_woken_lane_does_not_wait_for_its_turn_and_keeps_nobody_from_his() {
+        let mut reconciler = Reconciler::new(LIMITS);
+        let names: Vec<String> = (0..1_000).map(|i| format!("i{i:03}")).collect();
+        let lanes: Lanes = names
+            .iter()
+            .flat_map(|name| observed(name, Carrier::Ledger, 0))
+            .collect();
+        assert_eq!(due(&mut reconciler, &lanes, at(0)).len(), LIMITS.lanes);
+        reconciler.woken(&lane("i777"));
+        reconciler.woken(&lane("i777"));
+        let claims = due(&mut reconciler, &lanes, at(50));
+        let asked: Vec<_> = claims.iter().map(|claim| claim.lane.clone()).collect();
+        assert_eq!(asked, ["i777", "i004", "i005", "i006"].map(lane));
+
+        // Everybody is woken all the time: one lane of each question is still asked about in turn.
+        let mut last = lane("i006");
+        for question in 2..20 {
+            names.iter().for_each(|name| reconciler.woken(&lane(name)));
+            let claims = due(&mut reconciler, &lanes, at(50 * question));
+            assert_eq!(claims.len(), LIMITS.lanes);
+            let in_turn = claims.into_iter().next_back().unwrap().lane;
+            assert!(in_turn > last, "{in_turn} after {last}");
+            last = in_turn;
+        }
+    }
+
+    #[test]
+    fn a_woken_lane_that_is_not_served_or_not_to_be_asked_about_is_no_claim() {
+        let mut reconciler = Reconciler::new(LIMITS);
+        reconciler.woken(&lane("b"));
+        let lanes = observed("a", Carrier::Ledger, 0);
+        assert_eq!(due(&mut reconciler, &lanes, at(0)).len(), 1);
+        reconciler.woken(&lane("a"));
+        assert!(reconciler.due(&lanes, |_, _| None, at(1)).is_empty());
+        assert_eq!(due(&mut reconciler, &lanes, at(2)).len(), 1, "it is due all the same");
     }
 
     proptest! {
         #[test]
         fn every_lane_has_its_turn_and_no_question_is_over_its_limits(count in 1..40_usize, rounds in 1..30_i64) {
             let mut reconciler = Reconciler::new(LIMITS);
-            let lanes: Vec<Observation> = (0..count).map(|i| observed(&format!("i{i:03}"), Carrier::Ledger, 0)).collect();
+            let lanes: Lanes = (0..count).flat_map(|i| observed(&format!("i{i:03}"), Carrier::Ledger, 0)).collect();
             let mut asked = vec![0_i32; count];
             for round in 0..rounds {
-                for claim in reconciler.due(&lanes, at(round * 250)) {
+                for claim in due(&mut reconciler, &lanes, at(round * 250)) {
                     prop_assert!(claim.limit <= LIMITS.jobs);
-                    asked[lanes.iter().position(|o| o.lane == claim.lane).unwrap()] += 1;
+                    asked[lanes.keys().position(|lane| *lane == claim.lane).unwrap()] += 1;
                 }
             }
             let (least, most) = (asked.iter().min().unwrap(), asked.iter().max().unwrap());
@@ -295,7 +373,7 @@ mod tests {
                 reconciler.delivered(&lane("a"), at(-5000), at(now));
             }
             now += 250;
-            let claims = reconciler.due(&[observed("a", Carrier::Own, 1)], at(now));
+            let claims = due(&mut reconciler, &observed("a", Carrier::Own, 1), at(now));
             let youngest = seen.iter().filter(|(when, _)| now - when >= 3000).map(|(_, accepted)| *accepted).max();
             if let Some(youngest) = youngest {
                 prop_assert!(claims[0].accepted_before >= at(youngest));

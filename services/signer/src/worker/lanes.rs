@@ -13,10 +13,12 @@ impl Worker {
     pub(super) async fn keys_changed(&mut self) {
         let keyring = self.keyring.load_full();
         let lanes = keyring.lanes(|lane| self.broker.carrier(lane));
-        let names: Vec<Lane> = lanes.iter().map(|(lane, _)| lane.clone()).collect();
-        if names != self.state.lanes || self.state.inbox.is_none() {
-            self.state.lanes = names;
+        let names: BTreeSet<Lane> = lanes.iter().map(|(lane, _)| lane.clone()).collect();
+        let before = std::mem::replace(&mut self.state.lanes, names);
+        if self.state.inbox.is_none() || !before.is_subset(&self.state.lanes) {
             self.open_inbox().await;
+        } else if before.len() < self.state.lanes.len() {
+            self.extend_inbox(&before).await;
         }
         self.happen(Event::Served(lanes)).await;
         self.list_conditions(&keyring);
@@ -24,9 +26,8 @@ impl Worker {
 
     pub(super) async fn open_inbox(&mut self) {
         self.state.inbox = None;
-        let served = self
-            .broker
-            .serve(&self.incarnation, &self.state.lanes, self.config.prefetch);
+        let lanes: Vec<Lane> = self.state.lanes.iter().cloned().collect();
+        let served = self.broker.serve(&self.incarnation, &lanes, self.config.prefetch);
         match timeout(BROKER_TIMEOUT, served).await {
             Ok(Ok(inbox)) => {
                 self.state.inbox = Some(inbox);
@@ -35,6 +36,20 @@ impl Worker {
             Ok(Err(error)) => self.closed(&error.to_string()),
             Err(_) => self.closed("no answer in time"),
         }
+        self.happen(Event::InboxOpened).await;
+    }
+
+    /// Serves the lanes that are new as well. Thousands of others shall not be served anew for each of them.
+    async fn extend_inbox(&mut self, before: &BTreeSet<Lane>) {
+        let Some(inbox) = &mut self.state.inbox else { return };
+        let new: Vec<Lane> = self.state.lanes.difference(before).cloned().collect();
+        let problem = match timeout(BROKER_TIMEOUT, inbox.add(&new)).await {
+            Ok(Ok(())) => return,
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => "no answer in time".to_owned(),
+        };
+        self.state.inbox = None;
+        self.closed(&problem);
         self.happen(Event::InboxOpened).await;
     }
 

@@ -399,6 +399,26 @@ fn a_taken_over_job_runs_alone_and_the_next_one_after_it() {
 }
 
 #[test]
+fn lost_jobs_of_thousands_of_issuers_are_asked_for_in_questions_that_a_ledger_answers() {
+    let names: Vec<String> = (0..12_000).map(|number| format!("i{number:05}")).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let mut bench = Bench::serving(&names);
+    bench.handle(Event::TakenOver(None));
+    let mut asked = BTreeMap::new();
+    for _ in 0..3 {
+        bench.now = bench.now + Duration::from_secs(10);
+        for effect in bench.handle(Event::Tick) {
+            if let Effect::TakeOver(lanes) = effect {
+                assert!(lanes.len() <= 5_000, "{} lanes", lanes.len());
+                lanes.into_iter().for_each(|lane| *asked.entry(lane).or_insert(0) += 1);
+            }
+        }
+        bench.handle(Event::TakenOver(None));
+    }
+    assert_eq!(asked.len(), names.len(), "some were forgotten");
+}
+
+#[test]
 fn draining_finishes_what_is_in_flight_and_gives_back_the_rest() {
     let mut bench = Bench::serving(&["a"]);
     bench.deliver(1, "a", &[1]);

@@ -28,12 +28,15 @@ use crate::{
     failure::{Failure, Refused},
     id::{IssuerId, Serial},
     lane::{Class, Lane},
-    reconcile::{Claim, Observation, Reconciler},
+    reconcile::{Claim, Observation, Reconciler, in_turn},
     time::Timestamp,
 };
 
 /// How often it is looked whether a claim is due.
 const CLAIM_LOOK: std::time::Duration = std::time::Duration::from_millis(50);
+
+/// Lanes in one question for lost jobs; a ledger takes twice as many.
+const TAKE_OVER_LANES: usize = 5_000;
 
 /// Decides what a signer does next.
 #[derive(Debug)]
@@ -56,6 +59,8 @@ pub struct Dispatcher {
     claiming: bool,
     next_claim: Timestamp,
     taking_over: TakingOver,
+    /// The lane after which the next question for lost jobs begins, where there are too many lanes for one question.
+    taken_over_last: Option<Lane>,
     life: Life,
 }
 
@@ -117,6 +122,7 @@ impl Dispatcher {
             taking_over: TakingOver::Idle {
                 next: Timestamp::default(),
             },
+            taken_over_last: None,
             life: Life::Working,
         }
     }
@@ -492,17 +498,15 @@ impl Dispatcher {
         if self.claiming || !self.takes_jobs() {
             return;
         }
-        let lanes = self.serving.iter();
-        let lanes = lanes.filter(|(lane, _)| self.flights.gate_admits(&lane.issuer, now));
-        let observed: Vec<Observation> = lanes
-            .map(|(lane, serving)| Observation {
-                lane: lane.clone(),
+        let (flights, intake) = (&self.flights, &self.intake);
+        let observe = |lane: &Lane, serving: &Serving| {
+            flights.gate_admits(&lane.issuer, now).then(|| Observation {
                 carrier: serving.carrier,
-                held: self.intake.lane_len(lane),
-                room: self.intake.room(lane),
+                held: intake.lane_len(lane),
+                room: intake.room(lane),
             })
-            .collect();
-        let claims = self.reconciler.due(&observed, now);
+        };
+        let claims = self.reconciler.due(&self.serving, observe, now);
         if !claims.is_empty() {
             self.claiming = true;
             effects.push(Effect::Claim(claims));
@@ -516,15 +520,17 @@ impl Dispatcher {
         if now < next || !self.takes_jobs() || self.flights.free() == 0 {
             return;
         }
-        let lanes = self.serving.keys();
-        let lanes: Vec<Lane> = lanes
+        let lanes: Vec<Lane> = in_turn(&self.serving, self.taken_over_last.as_ref())
+            .map(|(lane, _)| lane)
             .filter(|lane| self.flights.gate_admits(&lane.issuer, now))
+            .take(TAKE_OVER_LANES)
             .cloned()
             .collect();
         if lanes.is_empty() {
             self.take_over_later(now);
             return;
         }
+        self.taken_over_last = lanes.get(TAKE_OVER_LANES - 1).cloned();
         self.taking_over = TakingOver::Asking;
         effects.push(Effect::TakeOver(lanes));
     }
