@@ -105,6 +105,17 @@ impl Client {
         })
     }
 
+    /// The same client certificate and the same connections, for another account, which has not logged in.
+    #[must_use]
+    pub fn of_account(&self, api_key: &str, api_secret: &str) -> Self {
+        Self {
+            api_key: api_key.to_owned(),
+            api_secret: api_secret.to_owned(),
+            token: None,
+            ..self.clone()
+        }
+    }
+
     /// Logs in and keeps the token.
     pub async fn login(&mut self) -> Result<()> {
         let body = json!({"api_key": self.api_key, "api_secret": self.api_secret});
