@@ -297,7 +297,9 @@ mod tests {
     fn a_lane_without_room_claims_nothing() {
         let mut reconciler = Reconciler::new(LIMITS);
         let mut full = observed("a", Carrier::Ledger, 3);
-        full.values_mut().for_each(|observation| observation.room = 0);
+        for observation in full.values_mut() {
+            observation.room = 0;
+        }
         assert!(due(&mut reconciler, &full, at(0)).is_empty());
     }
 
@@ -319,7 +321,9 @@ mod tests {
         // Everybody is woken all the time: one lane of each question is still asked about in turn.
         let mut last = lane("i006");
         for question in 2..20 {
-            names.iter().for_each(|name| reconciler.woken(&lane(name)));
+            for name in &names {
+                reconciler.woken(&lane(name));
+            }
             let claims = due(&mut reconciler, &lanes, at(50 * question));
             assert_eq!(claims.len(), LIMITS.lanes);
             let in_turn = claims.into_iter().next_back().unwrap().lane;

@@ -410,7 +410,9 @@ fn lost_jobs_of_thousands_of_issuers_are_asked_for_in_questions_that_a_ledger_an
         for effect in bench.handle(Event::Tick) {
             if let Effect::TakeOver(lanes) = effect {
                 assert!(lanes.len() <= 5_000, "{} lanes", lanes.len());
-                lanes.into_iter().for_each(|lane| *asked.entry(lane).or_insert(0) += 1);
+                for lane in lanes {
+                    *asked.entry(lane).or_insert(0) += 1;
+                }
             }
         }
         bench.handle(Event::TakenOver(None));
