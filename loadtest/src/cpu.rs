@@ -99,7 +99,11 @@ fn listening_inode(table: &str, port: u16) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
-    use std::{net::TcpListener, process::Command, time::Instant};
+    use std::{
+        net::TcpListener,
+        process::{Command, Stdio},
+        time::Instant,
+    };
 
     use super::*;
 
@@ -120,21 +124,43 @@ mod tests {
         assert!(read(u32::MAX).is_none());
     }
 
+    /// What counts for a shell that has others run a loop, once the loop is over and somebody sleeps.
+    fn counted(script: &str) -> Duration {
+        let work = "sh -c 'i=0; while [ $i -lt 400000 ]; do i=$((i+1)); done";
+        let mut shell = Command::new("sh")
+            .args(["-c", &script.replace("WORK", work)])
+            .spawn()
+            .unwrap();
+        let start = Instant::now();
+        let sleeper = loop {
+            let family = table()
+                .into_iter()
+                .filter(|(pid, process)| *pid == shell.id() || process.parent == shell.id());
+            let sleeps =
+                |pid: &u32| fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name.trim() == "sleep");
+            if let Some(pid) = family.map(|(pid, _)| pid).find(sleeps) {
+                break pid;
+            }
+            assert!(start.elapsed() < Duration::from_mins(1), "nobody sleeps");
+            std::thread::sleep(Duration::from_millis(10));
+        };
+        let counted = Watched(vec![("shell".to_owned(), shell.id())]).cpu()[0].1;
+        shell.kill().unwrap();
+        shell.wait().unwrap();
+        Command::new("kill")
+            .arg(sleeper.to_string())
+            .stderr(Stdio::null())
+            .status()
+            .unwrap();
+        counted
+    }
+
     #[test]
     fn a_process_counts_with_those_that_it_started_and_those_that_ended() {
-        let loops = |count: u32| format!("i=0; while [ $i -lt {count} ]; do i=$((i+1)); done");
-        let script = format!("sh -c '{0}'; sh -c '{0}; sleep 60' & wait", loops(100_000));
-        let mut shell = Command::new("sh").args(["-c", &script]).spawn().unwrap();
-        let watched = Watched(vec![("shells".to_owned(), shell.id())]);
-        let start = Instant::now();
-        // Each of the two takes more than these 40 ms, and the shell itself next to nothing.
-        while watched.cpu()[0].1 < Duration::from_millis(80) {
-            assert!(start.elapsed() < Duration::from_mins(1), "{:?}", watched.cpu());
-            std::thread::sleep(Duration::from_millis(10));
+        // The one that ran the loop sleeps, and its parent waits for it; or it has ended, and its parent sleeps.
+        for script in ["WORK; exec sleep 30' & wait", "WORK'; exec sleep 30"] {
+            let counted = counted(script);
+            assert!(counted >= Duration::from_millis(20), "{script}: {counted:?}");
         }
-        for process in table().iter().filter(|(_, process)| process.parent == shell.id()) {
-            Command::new("kill").arg(process.0.to_string()).status().unwrap();
-        }
-        shell.wait().unwrap();
     }
 }

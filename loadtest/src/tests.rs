@@ -26,7 +26,7 @@ use crate::{
     client::Session,
     cpu::Watched,
     drive::{self, Pace, Plan},
-    subject,
+    round_trips, subject,
 };
 
 /// How the service behaves.
@@ -286,4 +286,18 @@ fn an_unknown_account_is_answered_with_the_known_ones() {
     let context = running.dir.path().join("context.json");
     let error = Session::open(&context, &[], Some("nobody"), 1, 7).err().unwrap();
     assert!(error.to_string().contains("signing, first, second"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn raw_round_trips_go_through_a_broker_and_leave_no_queue_behind() {
+    let node = engines::rabbitmq::RabbitMq::start().await.unwrap();
+    let uri = format!("amqp://guest:guest@{}/%2f", node.address());
+    let broker = Watched(vec![("rabbitmq".to_owned(), node.id().unwrap())]);
+    let row = round_trips::measure(&uri, &broker, 4, Duration::from_millis(500)).await;
+    let row = row.unwrap();
+    // Each of the four has come back at least once, and the broker has worked for it.
+    assert!(row.round_trips >= 4 && row.broker_cpu_us > 0.0, "{row:?}");
+    assert_eq!(node.list("list_queues", &["name"]).await.unwrap(), [""; 0]);
+    let none = round_trips::measure(&uri, &broker, 0, Duration::from_millis(1)).await;
+    assert!(none.err().unwrap().to_string().contains("at least one"));
 }

@@ -4,7 +4,6 @@
 //! knows which one it is. Times are the store's own; each call is one commit (or part of a group commit), never half of one.
 
 mod error;
-mod gap;
 mod ledger;
 mod operate;
 pub mod postgres;

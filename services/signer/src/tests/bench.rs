@@ -219,18 +219,25 @@ impl Bench {
         })
         .into();
         for name in ["a", "b"] {
-            changes.push(Change::PutIssuer {
-                issuer: Box::new(issuer(name, &bench.token)),
-            });
-            changes.push(Change::PutProfile {
-                profile: Box::new(profile(name)),
-            });
-            changes.push(Change::PutAccount {
-                account: Box::new(account(name)),
-            });
+            changes.extend(bench.trio(name));
         }
         bench.change(changes).await;
         bench
+    }
+
+    /// An issuer with a key on the token, its profile and its account.
+    pub fn trio(&self, name: &str) -> [Change; 3] {
+        [
+            Change::PutIssuer {
+                issuer: Box::new(issuer(name, &self.token)),
+            },
+            Change::PutProfile {
+                profile: Box::new(profile(name)),
+            },
+            Change::PutAccount {
+                account: Box::new(account(name)),
+            },
+        ]
     }
 
     pub fn snapshot(&self) -> Arc<Snapshot> {

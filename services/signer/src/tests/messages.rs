@@ -104,6 +104,26 @@ async fn what_the_broker_never_brings_is_claimed_after_a_second() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_issuer_that_is_new_is_served_from_the_open_inbox_beside_the_others() {
+    let bench = Bench::new().await;
+    let signer = bench.start();
+    let first = bench.submit("a", 1).await;
+    bench.issued("a", &first).await;
+    bench.change(bench.trio("c").into()).await;
+    // Jobs alone would prove nothing: they are claimed from the ledger as well. Noise is only ever met in an inbox.
+    for (number, name) in (1..).zip(["c", "a", "b"]) {
+        let noise = Bytes::from_static(b"noise");
+        bench.broker.publish(&lane(name), noise, 1, None).await.unwrap();
+        bench
+            .until(name, async || bench.broker.quarantined().await.unwrap() == number)
+            .await;
+    }
+    let jobs = bench.submit("c", 3).await;
+    bench.issued("c", &jobs).await;
+    signer.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_job_past_its_time_is_expired_unsigned_and_its_front_end_is_told() {
     let mut bench = Bench::new().await;
     let mut draft = bench.draft("a", "late.example.com");

@@ -143,7 +143,7 @@ pub struct Postgres {
     /// How long the server may take for one statement, 100ms to 10s. Default 2s.
     #[serde(with = "humantime_serde")]
     pub statement_limit: Duration,
-    /// Least time from the beginning of one commit to that of the next of its kind, at most 100ms. Default 2ms.
+    /// Least time from the beginning of one commit to that of the next of its kind, at most 100ms. Default 1ms.
     #[serde(with = "humantime_serde")]
     pub commit_gap: Duration,
 }
@@ -163,7 +163,7 @@ impl Default for Postgres {
             readers: 4,
             patience: Duration::from_secs(2),
             statement_limit: Duration::from_secs(2),
-            commit_gap: Duration::from_millis(2),
+            commit_gap: Duration::from_millis(1),
         }
     }
 }

@@ -16,10 +16,7 @@ use tokio::{
 };
 
 use super::link::{Lent, Links};
-use crate::{StoreError, gap};
-
-/// How many gaps the gap after a large commit is.
-const WIDEST: u32 = 4;
+use crate::StoreError;
 
 /// How long calls that can wait may be passed over before one of them goes along whatever else there is.
 const PASSED_OVER: Duration = Duration::from_millis(50);
@@ -51,7 +48,7 @@ struct Call<I, A> {
 /// How calls are gathered.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Gathering {
-    /// A commit begins at least this long after the one before it began; later, after one of several rows.
+    /// A commit begins at least this long after the one before it began.
     pub(super) gap: Duration,
     /// Rows that one commit takes, more or less.
     pub(super) rows: usize,
@@ -109,16 +106,15 @@ impl<I: Send + 'static, A: Send + 'static> Batcher<I, A> {
         let batcher = Arc::clone(self);
         let commit = Arc::new(commit);
         let run = async move {
-            let mut last: Option<(Instant, Duration)> = None;
+            let mut began: Option<Instant> = None;
             loop {
                 batcher.waiting().await;
-                if let Some(rest) = last.and_then(|(began, gap)| gap.checked_sub(began.elapsed())) {
+                if let Some(rest) = began.and_then(|began| gathering.gap.checked_sub(began.elapsed())) {
                     tokio::time::sleep(rest).await;
                 }
                 let lent = links.lend().await;
+                began = Some(Instant::now());
                 let calls = batcher.take(gathering.rows);
-                let rows = calls.iter().map(|call| call.rows.len()).sum();
-                last = Some((Instant::now(), gap::after(gathering.gap, WIDEST, rows)));
                 match lent {
                     Ok(lent) if !calls.is_empty() => {
                         let commit = Arc::clone(&commit);

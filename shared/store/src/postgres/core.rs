@@ -94,11 +94,13 @@ pub(super) trait Batch: Sync {
 /// Commits a batch: what is in the way only for a moment is tried again, and where a row is refused the batch is split until that row
 /// stands alone.
 pub(super) async fn commit<B: Batch>(batch: &B, lent: &mut Lent, rows: &[B::Row]) -> Vec<B::Answer> {
+    // An idle sweep asks for nothing, and locks nothing.
+    if rows.is_empty() {
+        return Vec::new();
+    }
     let mut answers: Vec<Option<B::Answer>> = rows.iter().map(|_| None).collect();
     let whole = 0..rows.len();
-    // Without a row there is nothing to lock: an idle sweep writes nothing.
     let mut pieces = Vec::from([whole]);
-    pieces.retain(|piece| !piece.is_empty());
     let mut lost = None;
     while let Some(piece) = pieces.pop() {
         if let Some(error) = &lost {

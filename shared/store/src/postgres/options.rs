@@ -24,7 +24,7 @@ pub struct Options {
     pub password_file: Option<PathBuf>,
     /// TLS. Without it everything travels in clear text: only for loopback and UNIX sockets.
     pub tls: Option<Tls>,
-    /// A commit of one kind (accept, begin, finish) begins at least this long after the one before it began. Default 2 ms; at most
+    /// A commit of one kind (accept, begin, finish) begins at least this long after the one before it began. Default 1 ms; at most
     /// 100 ms.
     pub commit_gap: Duration,
     /// Rows that one commit takes, more or less. Default 256.
@@ -85,7 +85,7 @@ impl Options {
             database: database.into(),
             password_file: None,
             tls: None,
-            commit_gap: Duration::from_millis(2),
+            commit_gap: Duration::from_millis(1),
             batch_rows: 256,
             writers: 4,
             readers: 4,

@@ -1,8 +1,9 @@
 //! The one thread that writes: group commit with a gap.
 //!
 //! A commit starts at once when the last one began at least a gap ago; otherwise it waits for the rest of the gap and takes along what
-//! came meanwhile. Callers hear after the commit. A batch in which a row fails is rolled back and run again with each row in a savepoint
-//! of its own, so that only the bad row's caller hears of it.
+//! came meanwhile. A commit of several rows says that more are coming than commits: the gap after it is wider. Callers hear after the
+//! commit. A batch in which a row fails is rolled back and run again with each row in a savepoint of its own, so that only the bad row's
+//! caller hears of it.
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
@@ -21,9 +22,11 @@ use super::{
     ledger::Ledger,
     queue::Queue,
 };
-use crate::{StoreError, gap};
+use crate::StoreError;
 
-/// How many gaps the gap after a large commit is.
+/// A commit of so many rows doubles the gap after it, and twice as many make it the widest.
+const BUSY: usize = 2;
+/// The widest gap, in gaps.
 const WIDEST: u32 = 3;
 
 /// Something to write.
@@ -95,7 +98,7 @@ impl Writer {
             let began = Instant::now();
             let (mut batch, rows) = self.queue.take(self.batch_rows);
             batch.retain(|work| work.is_wanted());
-            last = Some((began, gap::after(self.gap, WIDEST, rows)));
+            last = Some((began, self.gap * gaps(rows)));
             if !batch.is_empty() {
                 let committed = self.commit(&mut batch);
                 for work in batch {
@@ -157,6 +160,11 @@ impl Writer {
     }
 }
 
+/// How many gaps follow a commit of so many rows.
+fn gaps(rows: usize) -> u32 {
+    u32::try_from(1 + rows / BUSY).map_or(WIDEST, |gaps| gaps.min(WIDEST))
+}
+
 enum Attempt {
     Committed,
     Spoiled,
@@ -182,4 +190,14 @@ fn run(work: &mut dyn Work, ledger: &mut Ledger<'_>, careful: bool) {
 fn execute(connection: &Connection, sql: &str) -> Result<(), StoreError> {
     super::sql::execute(connection, sql, []).map_err(Fault::into_error)?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::gaps;
+
+    #[test]
+    fn one_row_leaves_the_gap_as_it_is_and_many_widen_it_up_to_a_limit() {
+        assert_eq!([0, 1, 2, 3, 4, usize::MAX].map(gaps), [1, 1, 2, 2, 3, 3]);
+    }
 }
