@@ -25,6 +25,8 @@ const CLIENTS: usize = 6;
 const EACH: Duration = Duration::from_secs(6);
 /// Certificates that are asked for while the collector does not answer: their spans are more than anybody keeps.
 const UNHEARD: usize = 1_500;
+/// Processes that send spans in these tests.
+const SENDERS: [&str; 2] = ["frontend-1", "signer-1"];
 /// What a process says, once an outage.
 const LOST: &str = "spans are lost until it does";
 const AGAIN: &str = "the collector takes spans again";
@@ -191,6 +193,18 @@ impl Bench {
         ]);
         Ok(())
     }
+
+    /// Waits until every process has said so often that spans are lost and that they come again.
+    async fn wait(&self, what: &str, is_so: impl Fn(usize, usize) -> bool) -> Result<()> {
+        let begun = Instant::now();
+        for node in SENDERS {
+            while !is_so(said(&self.grown, node, LOST), said(&self.grown, node, AGAIN)) {
+                ensure!(begun.elapsed() < PATIENCE, "{node} does not say that it is {what}");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        }
+        Ok(())
+    }
 }
 
 /// How often the log of a process holds this.
@@ -255,7 +269,10 @@ async fn a_collector_that_is_away_fails_or_is_late_disturbs_nobody() -> Result<(
         bench.collector.link.restore();
     }
 
-    // What waits for a collector that never answers is bounded: most of these spans are lost, and nothing else.
+    // What waits for a collector that never answers is bounded: most of these spans are lost, and nothing else. It begins when every
+    // process has been heard again, and lasts until every process has given up on it, however fast the certificates are there.
+    bench.collector.set(takes);
+    bench.wait("heard again", |lost, again| lost == again).await?;
     let never = Mood::Takes(Duration::from_hours(1));
     bench.collector.set(never);
     let sent = bench.collector.sent().len();
@@ -263,6 +280,7 @@ async fn a_collector_that_is_away_fails_or_is_late_disturbs_nobody() -> Result<(
     let tally = load::post(&bench.at, UNHEARD, "never").await?;
     bench.conclude("never answers", &tally, sent).await?;
     let to = now();
+    bench.wait("not heard", |lost, again| lost > again).await?;
     bench.collector.set(takes);
     let mut kept = BTreeMap::new();
     let (mut last, mut quiet) = (0, Instant::now());
@@ -279,12 +297,12 @@ async fn a_collector_that_is_away_fails_or_is_late_disturbs_nobody() -> Result<(
     }
     println!("{}", bench.table);
     println!("of {UNHEARD} certificates that were issued while it never answered, {kept:?} spans were kept for it");
-    for node in ["frontend-1", "signer-1"] {
+    for node in SENDERS {
         let kept = kept.get(node).copied().unwrap_or(0);
         ensure!((1..=KEPT).contains(&kept), "{node} kept {kept} spans");
     }
 
-    for node in ["frontend-1", "signer-1"] {
+    for node in SENDERS {
         let (lost, again) = (said(&bench.grown, node, LOST), said(&bench.grown, node, AGAIN));
         ensure!(
             (2..=OUTAGES).contains(&lost),
