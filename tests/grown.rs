@@ -149,6 +149,18 @@ async fn processes_start_in_any_order_and_wait_for_what_is_not_there() -> Result
     issue(&client, &client, "without-a-broker.example.com").await?;
     grown.rabbitmq.boot().await?;
     issue(&client, &client, "with-a-broker.example.com").await?;
+
+    // Nor does anybody who was enrolled once need control to start, give tokens and issue.
+    grown.stop("control-1")?;
+    for node in ["frontend-1", "signer-1"] {
+        grown.stop(node)?;
+        grown.start(node)?;
+        grown.wait(node)?;
+    }
+    issue(&client, &client, "with-the-token-of-before.example.com").await?;
+    let mut client = grown.client("frontend-1", 0)?;
+    client.login().await?;
+    issue(&client, &client, "without-control.example.com").await?;
     grown.stop_all()
 }
 

@@ -242,7 +242,7 @@ pub fn start(context: Context) -> Result<Running, ServeError> {
     });
     let acceptor = Arc::new(Acceptor {
         store: store.clone(),
-        node_key,
+        node_key: node_key.clone(),
         clock: clock.clone(),
         publisher,
         waiters: waiters.clone(),
@@ -262,7 +262,7 @@ pub fn start(context: Context) -> Result<Running, ServeError> {
     });
     let (admission, admission_running) = Admission::start(settings, &preparer, &acceptor, clock.clone())?;
     let tokens = Arc::new(Tokens::new(
-        incarnation.node.clone(),
+        node_key.clone(),
         config.tokens.clone(),
         settings.token_cache,
         applied.clone(),

@@ -6,7 +6,7 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 use async_trait::async_trait;
 use domain::{
     bytes::Digest,
-    id::{AccountId, NodeId},
+    id::AccountId,
     issuer::{Account, Api, TokenKey},
     registry::Snapshot,
     time::{Clock, Timestamp},
@@ -16,6 +16,7 @@ use runtime::{config, follow::Applied};
 use tokio::time::sleep;
 use wire::{
     hvca::Secret,
+    signed::NodeKey,
     token::{Claims, TokenError, TokenSigner, check_bearer, verify},
 };
 
@@ -56,7 +57,7 @@ struct Verified {
 /// Mints tokens and verifies them.
 #[derive(Debug)]
 pub struct Tokens {
-    node: NodeId,
+    node_key: Arc<NodeKey>,
     settings: config::Tokens,
     applied: Arc<ArcSwap<Applied>>,
     clock: Arc<dyn Clock>,
@@ -67,7 +68,7 @@ pub struct Tokens {
 impl Tokens {
     /// Without a key yet: [`Tokens::rotate`] makes one.
     pub fn new(
-        node: NodeId,
+        node_key: Arc<NodeKey>,
         settings: config::Tokens,
         remembered: u64,
         applied: Arc<ArcSwap<Applied>>,
@@ -78,7 +79,7 @@ impl Tokens {
             .time_to_live(settings.hvca_life)
             .build();
         Self {
-            node,
+            node_key,
             settings,
             applied,
             clock,
@@ -146,19 +147,25 @@ impl Tokens {
         Ok(verified)
     }
 
-    /// Keeps a key at hand, for ever: makes one when there is none that the registry shows, and another each day. The old one's tokens
-    /// stay good until they run out.
+    /// Keeps a key at hand, for ever: one for each stretch of time, whose tokens stay good for another. A front end that starts anew goes
+    /// on with the one that the registry shows already.
     pub async fn rotate(self: Arc<Self>, publish: Arc<dyn PublishTokenKey>) {
-        let life = self.settings.key_life;
         loop {
-            let signer = TokenSigner::generate(self.node.clone(), self.clock.now() + life * 2);
+            let until = self.until();
+            let signer = TokenSigner::of(&self.node_key, until + self.settings.key_life);
             self.publish(&signer, &*publish).await;
-            let made = self.clock.now();
             self.signer.store(Some(Arc::new(signer)));
-            while self.can_mint() && self.clock.now().since(made) < life {
+            while self.can_mint() && self.until() == until {
                 sleep(LOOK * 10).await;
             }
         }
+    }
+
+    /// When this stretch of time ends.
+    fn until(&self) -> Timestamp {
+        let life = i64::try_from(self.settings.key_life.as_millis()).unwrap_or(i64::MAX);
+        let number = self.clock.now().as_millis().div_euclid(life).saturating_add(1);
+        Timestamp::from_millis(number.saturating_mul(life))
     }
 
     async fn publish(&self, signer: &TokenSigner, publish: &dyn PublishTokenKey) {
@@ -169,7 +176,7 @@ impl Tokens {
                 .token_keys
                 .contains_key(&signer.public().id)
         };
-        loop {
+        while !shown() {
             match publish.publish_token_key(signer.public().clone()).await {
                 Ok(()) => {
                     let asked = tokio::time::Instant::now();
@@ -181,9 +188,6 @@ impl Tokens {
                     tracing::warn!(%error, "the key that signs tokens is not published yet");
                     sleep(LOOK * 10).await;
                 }
-            }
-            if shown() {
-                return;
             }
         }
     }

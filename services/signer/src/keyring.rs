@@ -12,6 +12,9 @@ use domain::{
 use keys::{Keys, KeysError};
 use pki::{certificate::ChainVerifier, lint::LintContext};
 
+/// Issuers that are named in one line of the log.
+const LISTED: usize = 20;
+
 /// An issuer whose key is here.
 pub struct Held {
     /// As the registry has it.
@@ -82,6 +85,21 @@ impl Keyring {
         &self.missing
     }
 
+    /// Says which issuers are signed for from now on, and which no longer; of many, the first ones.
+    pub fn say_what_changed(&self, before: &Self) {
+        let new = || self.held.keys().filter(|issuer| !before.held.contains_key(*issuer));
+        let gone = || before.held.keys().filter(|issuer| !self.held.contains_key(*issuer));
+        if new().next().is_some() || gone().next().is_some() {
+            tracing::info!(
+                held = self.held.len(),
+                new = %listed(new()),
+                gone = %listed(gone()),
+                "this signer signs for {} issuers",
+                self.held.len()
+            );
+        }
+    }
+
     /// The lanes that are served: every class of every issuer whose key is here.
     pub fn lanes(&self, carrier: impl Fn(&Lane) -> domain::lane::Carrier) -> Vec<(Lane, Serving)> {
         let lanes = self.held.values().flat_map(|held| {
@@ -100,6 +118,15 @@ impl Keyring {
             })
             .collect()
     }
+}
+
+/// Names in a line, as far as one has room.
+fn listed<'i>(issuers: impl Iterator<Item = &'i IssuerId>) -> String {
+    let mut names: Vec<&str> = issuers.take(LISTED + 1).map(IssuerId::as_str).collect();
+    if names.len() > LISTED {
+        names[LISTED] = "...";
+    }
+    names.join(" ")
 }
 
 /// The issuer's key on the first token that has it; `None` if none of its tokens is here.

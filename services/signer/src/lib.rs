@@ -3,6 +3,7 @@
 //! [`serve`] runs until the process stops. What it needs is in [`Context`]; nothing here opens a store, a broker or a token.
 
 mod answer;
+mod aside;
 mod check;
 mod heartbeat;
 mod issue;
@@ -59,7 +60,7 @@ const IN_FLIGHT_PER_THREAD: usize = 64;
 /// Hints that wait in this signer, in all lanes.
 const WAITING: usize = 100_000;
 /// Lanes in one question to the ledger, and jobs of each.
-const CLAIM_LANES: usize = 32;
+const CLAIM_LANES: usize = 128;
 const CLAIM_JOBS: u32 = 128;
 /// How often a lane is asked about, and lost owners are looked for.
 const CLAIM_PERIOD: Duration = Duration::from_millis(250);
@@ -141,6 +142,7 @@ pub async fn serve(context: Context) -> Result<(), SignerError> {
     let (endings, to_record) = mpsc::channel(in_flight * 2 + 64);
     let (answers, to_answer) = mpsc::channel(ANSWERS);
     let (reports, to_report) = mpsc::channel(REPORTS);
+    let (aside, to_set_aside) = mpsc::channel(aside::WAITING);
     // The parts that go on after the worker has drained, and those that must end before it says goodbye.
     let stop = CancellationToken::new();
     let _stop_when_dropped = stop.clone().drop_guard();
@@ -157,6 +159,7 @@ pub async fn serve(context: Context) -> Result<(), SignerError> {
         condition: health.part("signer"),
     };
     let mut parts = JoinSet::new();
+    let drained = stop.clone();
     parts.spawn(heart.run(stop.clone()));
     parts.spawn(watch_keys(
         keys,
@@ -194,6 +197,13 @@ pub async fn serve(context: Context) -> Result<(), SignerError> {
         metrics.clone(),
         to_answer,
     ));
+    parts.spawn(aside::run(
+        broker.clone(),
+        to_set_aside,
+        news.clone(),
+        metrics.clone(),
+        drained.clone(),
+    ));
     let reporter = Reporter {
         store: store.clone(),
         key: node_key,
@@ -227,6 +237,7 @@ pub async fn serve(context: Context) -> Result<(), SignerError> {
         news,
         endings,
         reports,
+        aside,
         config,
         in_flight: announced,
         metrics,
@@ -303,6 +314,7 @@ async fn watch_keys(
             let ring = tokio::task::spawn_blocking(move || Keyring::look(&snapshot, &keys, &before)).await;
             match ring {
                 Ok(ring) => {
+                    ring.say_what_changed(&keyring.load());
                     keyring.store(Arc::new(ring));
                     if news.send(News::Keys).await.is_err() {
                         return;

@@ -49,6 +49,13 @@ pub enum News {
     Freed(Hindrance),
     /// The keys were looked at: there may be other lanes to serve.
     Keys,
+    /// A message was set aside, as far as that was possible.
+    SetAside {
+        /// The number of the inbox that brought it.
+        inbox: u64,
+        /// Its delivery tag there.
+        tag: u64,
+    },
 }
 
 /// Something that operators must be able to read later.

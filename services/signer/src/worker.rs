@@ -1,6 +1,7 @@
 //! The loop: something happens, the dispatcher decides, its effects are performed, in order.
 
 mod lanes;
+mod messages;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
@@ -12,12 +13,12 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
-use broker::{Broker, Delivery, Inbox, Incoming};
+use broker::{Broker, Inbox, Incoming};
 use domain::{
     bytes::Digest,
     dispatch::{Begun as BegunJob, Dispatcher, Effect, Event, Hint, NotBegun, Notice, Recorded, Status},
     failure::{Failure, KeysFailure},
-    id::{AccountId, Incarnation, IssuerId, Serial},
+    id::{Incarnation, IssuerId, Serial},
     lane::Lane,
     reconcile,
     time::Clock,
@@ -31,9 +32,9 @@ use runtime::{
 use store::{Begin, Begun, Claim, Deferral, Finish, Refusal, Store, StoreError};
 use tokio::{sync::mpsc, time::timeout};
 use tracing::Span;
-use wire::envelope::Envelope;
 
 use crate::{
+    aside::Unbelievable,
     issue::{Issue, Task},
     keyring::Keyring,
     metrics::Metrics,
@@ -47,8 +48,6 @@ use crate::{
 const STORE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long the broker may take for a word.
 const BROKER_TIMEOUT: Duration = Duration::from_secs(2);
-/// Traced jobs that wait to be begun.
-const CONTEXTS: usize = 4096;
 /// How long after a broker's inbox was closed another is opened.
 const REOPEN_PAUSE: Duration = Duration::from_millis(500);
 
@@ -80,6 +79,8 @@ pub struct Worker {
     pub endings: mpsc::Sender<Ending>,
     /// Where reports are written down.
     pub reports: mpsc::Sender<Report>,
+    /// Where messages are set aside that cannot be believed.
+    pub aside: mpsc::Sender<Unbelievable>,
     /// Configuration.
     pub config: runtime::config::Signer,
     /// What others are told is in flight.
@@ -98,6 +99,10 @@ pub struct Worker {
 #[derive(Default)]
 pub struct State {
     inbox: Option<Box<dyn Inbox>>,
+    /// How many inboxes there were: a delivery can only be settled in the one that brought it.
+    inboxes: u64,
+    /// Deliveries of this inbox that could not even be set aside for now.
+    put_off: Vec<u64>,
     lanes: BTreeSet<Lane>,
     reopen_at: Option<Instant>,
     begun: HashMap<(Serial, u32), Begun>,
@@ -105,8 +110,7 @@ pub struct State {
     /// What is remembered of begun jobs until their end is recorded.
     facts: HashMap<(Serial, u32), Facts>,
     runs: HashMap<u64, Going>,
-    /// Trace contexts of delivered jobs, until they are begun. At most [`CONTEXTS`]; jobs past it are not traced here.
-    contexts: HashMap<Serial, Box<str>>,
+    contexts: messages::Contexts,
     conditions: BTreeMap<Lane, Condition>,
     /// Issuers whose lanes say that their keys fail.
     gated: BTreeSet<IssuerId>,
@@ -207,6 +211,7 @@ impl Worker {
         for failed in self.hung() {
             self.happen(failed).await;
         }
+        self.give_back_put_off().await;
         self.happen(Event::Tick).await;
         self.show_health();
     }
@@ -224,61 +229,6 @@ impl Worker {
             }
         }
         events
-    }
-
-    async fn receive(&mut self, incoming: Incoming) {
-        match incoming {
-            Incoming::WakeUp(lane) => self.happen(Event::WokenUp(lane)).await,
-            Incoming::Delivery(delivery) => match self.open(&delivery) {
-                Ok(envelope) => {
-                    self.remember_contexts(&envelope.jobs, delivery.trace.as_deref());
-                    let lane = delivery.lane;
-                    let jobs = envelope.jobs.into_iter().map(|job| Hint { job, account: nobody() });
-                    let jobs = jobs.collect();
-                    let tag = delivery.tag;
-                    self.happen(Event::Delivered { tag, lane, jobs }).await;
-                }
-                Err(reason) => self.quarantine(delivery, &reason).await,
-            },
-        }
-    }
-
-    fn remember_contexts(&mut self, jobs: &[Serial], contexts: Option<&str>) {
-        if contexts.is_none() {
-            return;
-        }
-        for (job, context) in jobs.iter().zip(trace::split(contexts)) {
-            if self.state.contexts.len() >= CONTEXTS {
-                // Some were never begun here: tracing is not worth remembering which.
-                self.state.contexts.clear();
-            }
-            if let Some(context) = context {
-                self.state.contexts.insert(*job, context.into());
-            }
-        }
-    }
-
-    /// The envelope: signature first, then its words.
-    fn open(&self, delivery: &Delivery) -> Result<Envelope, String> {
-        let applied = self.applied.load();
-        let (_, envelope) =
-            Envelope::open(&delivery.body, &applied.directory, self.clock.now()).map_err(|error| error.to_string())?;
-        if envelope.lane != delivery.lane {
-            return Err(format!("it is for lane {}", envelope.lane));
-        }
-        Ok(envelope)
-    }
-
-    async fn quarantine(&mut self, delivery: Delivery, reason: &str) {
-        let Delivery { lane, tag, body, .. } = delivery;
-        self.metrics.quarantined.inc();
-        tracing::error!(%lane, reason, "a message on lane {lane} is set aside: {reason}");
-        match timeout(BROKER_TIMEOUT, self.broker.quarantine(&lane, body, reason)).await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::error!(%lane, %error, "it could not be kept for inspection"),
-            Err(_) => tracing::error!(%lane, "it could not be kept for inspection: no answer in time"),
-        }
-        self.tell_broker(Word::Settle(&[tag])).await;
     }
 
     async fn hear(&mut self, news: News) {
@@ -336,6 +286,7 @@ impl Worker {
             News::Hindered(hindrance) => self.happen(Event::Hindered(hindrance)).await,
             News::Freed(hindrance) => self.happen(Event::Freed(hindrance)).await,
             News::Keys => self.keys_changed().await,
+            News::SetAside { inbox, tag } => self.is_set_aside(inbox, tag).await,
         }
     }
 
@@ -348,7 +299,7 @@ impl Worker {
             turn: begun.turn,
         };
         let span = runtime::stage!(parent: None, "issue", job = %begun.job, lane = %begun.lane, turn = begun.turn);
-        if let Some(context) = self.state.contexts.remove(&begun.job) {
+        if let Some(context) = self.state.contexts.take(begun.job) {
             trace::continues(&span, &context);
         }
         let facts = Facts {
@@ -589,11 +540,6 @@ fn not_begun(why: store::NotBegun) -> NotBegun {
             NotBegun::NotWanted
         }
     }
-}
-
-/// Envelopes carry serials alone: until a job is begun, its account is not known.
-fn nobody() -> AccountId {
-    "0".parse().expect("it is a name")
 }
 
 fn count(count: usize) -> i64 {

@@ -5,7 +5,7 @@
 //! never passes for another kind, and nothing of the body is parsed before it is verified.
 
 use aws_lc_rs::{
-    digest,
+    digest, hkdf,
     signature::{Ed25519KeyPair, KeyPair},
 };
 use bytes::Bytes;
@@ -151,6 +151,17 @@ impl NodeKey {
     pub fn to_pkcs8(&self) -> Zeroizing<Vec<u8>> {
         let document = self.pair.to_pkcs8().expect("a key that exists can be encoded");
         Zeroizing::new(document.as_ref().to_vec())
+    }
+
+    /// Another key that follows from this one, for a purpose and a number (HKDF, RFC 5869): nobody else can make it, and from it nobody
+    /// comes back to this one.
+    pub(crate) fn derived(&self, purpose: &str, number: &[u8]) -> Ed25519KeyPair {
+        let prk = hkdf::Salt::new(hkdf::HKDF_SHA256, purpose.as_bytes()).extract(&self.to_pkcs8());
+        let mut derived = Zeroizing::new([0; 32]);
+        prk.expand(&[number], hkdf::HKDF_SHA256)
+            .and_then(|okm| okm.fill(&mut *derived))
+            .expect("32 bytes are one block of SHA-256");
+        Ed25519KeyPair::from_seed_unchecked(&*derived).expect("every 32 bytes are a seed")
     }
 
     /// Whose key this is.

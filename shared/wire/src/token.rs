@@ -9,7 +9,7 @@ use std::{collections::BTreeMap, fmt, sync::Arc};
 use aws_lc_rs::{
     digest,
     rand::{SecureRandom, SystemRandom},
-    signature::{Ed25519KeyPair, KeyPair},
+    signature::KeyPair,
 };
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use domain::{
@@ -21,8 +21,13 @@ use domain::{
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
 use serde::{Deserialize, Serialize};
 
+use crate::signed::NodeKey;
+
 /// The greatest token that is looked at, in bytes.
 pub const MAX_TOKEN: usize = 4096;
+
+/// What keys that sign tokens are derived for.
+const TOKENS: &str = "bulkhead bearer tokens";
 
 /// What a token says.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -73,12 +78,13 @@ impl fmt::Debug for TokenSigner {
 }
 
 impl TokenSigner {
-    /// A new key of `node`, whose tokens are void after `not_after` at the latest.
+    /// The key of this node whose tokens are void after `not_after` at the latest. It follows from the node's own key and that time: a
+    /// node that starts anew has the keys that the registry knows of it already, and none lies on a disk.
     ///
     /// # Panics
-    /// If the operating system gives no randomness.
-    pub fn generate(node: NodeId, not_after: Timestamp) -> Self {
-        let pair = Ed25519KeyPair::generate().expect("the operating system gives randomness");
+    /// Never: lengths are those of the algorithms.
+    pub fn of(node_key: &NodeKey, not_after: Timestamp) -> Self {
+        let pair = node_key.derived(TOKENS, &not_after.as_millis().to_be_bytes());
         let public_key = pair.public_key().as_ref().to_vec();
         let thumbprint = digest::digest(&digest::SHA256, &public_key);
         let id = URL_SAFE_NO_PAD.encode(&thumbprint.as_ref()[..16]);
@@ -87,7 +93,7 @@ impl TokenSigner {
         Self {
             public: TokenKey {
                 id,
-                node,
+                node: node_key.node().clone(),
                 public_key: public_key.into(),
                 not_after,
             },
@@ -203,10 +209,20 @@ mod tests {
     const FINGERPRINT: Digest = Digest([7; 32]);
 
     fn signer() -> TokenSigner {
-        TokenSigner::generate(
-            "frontend-1".parse().unwrap(),
-            Timestamp::from_secs(NOW.as_secs() + 86_400),
-        )
+        let node = NodeKey::generate("frontend-1".parse().unwrap());
+        TokenSigner::of(&node, Timestamp::from_secs(NOW.as_secs() + 86_400))
+    }
+
+    #[test]
+    fn a_key_follows_from_its_node_and_its_end_and_from_nothing_else() {
+        let node = NodeKey::generate("frontend-1".parse().unwrap());
+        let again = NodeKey::from_pkcs8(node.node().clone(), &node.to_pkcs8()).unwrap();
+        let public = |node: &NodeKey, end| TokenSigner::of(node, Timestamp::from_secs(end)).public().clone();
+        assert_eq!(public(&node, 7), public(&again, 7));
+        assert_ne!(public(&node, 7).public_key, public(&node, 8).public_key);
+        assert_ne!(public(&node, 7).public_key.0, node.public_key());
+        let other = NodeKey::generate("frontend-1".parse().unwrap());
+        assert_ne!(public(&node, 7).id, public(&other, 7).id);
     }
 
     fn keys(signer: &TokenSigner) -> BTreeMap<String, Arc<TokenKey>> {

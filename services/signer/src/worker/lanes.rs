@@ -26,6 +26,8 @@ impl Worker {
 
     pub(super) async fn open_inbox(&mut self) {
         self.state.inbox = None;
+        self.state.inboxes += 1;
+        self.state.put_off.clear();
         let lanes: Vec<Lane> = self.state.lanes.iter().cloned().collect();
         let served = self.broker.serve(&self.incarnation, &lanes, self.config.prefetch);
         match timeout(BROKER_TIMEOUT, served).await {

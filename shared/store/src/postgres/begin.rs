@@ -95,10 +95,12 @@ impl Batch for Beginning<'_> {
         let reasons = self.core.why_not_begun(lent, &others).await?;
         let answer = |job: &Serial| match begun.remove(job) {
             Some(begun) => begun.map(|begun| Begin::Begun(Box::new(begun))),
-            None => Ok(Begin::Not(
-                *job,
-                reasons.get(job).copied().unwrap_or(NotBegun::Elsewhere),
-            )),
+            None => match reasons.get(job).copied().unwrap_or(NotBegun::Elsewhere) {
+                NotBegun::Damaged => Err(Fault::damaged(format!(
+                    "job {job}: nobody knows the issuer of its open row"
+                ))),
+                why => Ok(Begin::Not(*job, why)),
+            },
         };
         Ok(jobs.iter().map(answer).collect())
     }
@@ -171,16 +173,19 @@ impl Core {
         }
         let open = sqlx::query(sqlx::AssertSqlSafe(format!(
             "SELECT job, state, sign_by > coalesce($1, ledger_now()) AS in_time, {PAUSED} AS paused, {USAGE_ON} AS usage_on, \
-                 coalesce((SELECT issuer.state = 'destroyed' FROM issuer WHERE issuer.id = open.issuer), FALSE) AS destroyed \
+                 (SELECT issuer.state = 'destroyed' FROM issuer WHERE issuer.id = open.issuer) AS destroyed \
              FROM open WHERE job = ANY($2)"
         )));
         for row in lent.rows(open.bind(self.given_now()).bind(serials(jobs))).await? {
+            let destroyed: Option<bool> = get(&row, "destroyed")?;
             let why = match parsed(&row, "state")? {
                 State::Signing => NotBegun::Elsewhere,
                 State::Parked => NotBegun::Parked,
                 _ if !get::<bool>(&row, "in_time")? => NotBegun::Late,
                 _ if get(&row, "paused")? => NotBegun::Paused,
-                _ if get(&row, "destroyed")? => NotBegun::IssuerDestroyed,
+                _ if destroyed == Some(true) => NotBegun::IssuerDestroyed,
+                // Nothing is accepted for an issuer that has no row, and no issuer's row is ever deleted.
+                _ if destroyed.is_none() => NotBegun::Damaged,
                 _ if !get::<bool>(&row, "usage_on")? => NotBegun::IssuerDisabled,
                 _ => NotBegun::Elsewhere,
             };

@@ -205,6 +205,7 @@ async fn a_damaged_job_is_set_aside_and_the_others_of_the_batch_are_begun() {
         "UPDATE open SET repeat = x'00' WHERE job = x'{}'",
         "UPDATE open SET turn = 4294967295 WHERE job = x'{}'",
         "UPDATE open SET class = 'urgent' WHERE job = x'{}'",
+        "UPDATE open SET issuer = 'nobody' WHERE job = x'{}'",
     ];
     for damage in damages {
         let (one, damaged, two) = (world.accepted().await, world.accepted().await, world.accepted().await);

@@ -96,6 +96,7 @@ async fn a_damaged_job_is_set_aside_and_the_others_of_the_batch_are_begun() {
         "UPDATE open SET account = '' WHERE job = {}",
         "UPDATE open SET turn = 2147483647 WHERE job = {}",
         "UPDATE open SET class = 'urgent' WHERE job = {}",
+        "UPDATE open SET issuer = 'nobody' WHERE job = {}",
     ];
     for damage in damages {
         let (one, damaged, two) = (world.accepted().await, world.accepted().await, world.accepted().await);
