@@ -2,6 +2,8 @@
 
 pub mod admission;
 pub mod audit;
+pub mod backoff;
+pub mod breaker;
 pub mod bytes;
 pub mod dispatch;
 pub mod failure;
