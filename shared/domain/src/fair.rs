@@ -12,7 +12,7 @@
 //!
 //! All operations cost O(1), amortised over the units of cost, but removal, which looks at what it removes from.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, VecDeque};
 
 use crate::{
     id::{AccountId, IssuerId},
@@ -84,14 +84,13 @@ pub struct FairQueue<T> {
     limits: Limits,
     len: usize,
     classes: [ClassQueue<T>; 3],
-    held: HashSet<IssuerId>,
 }
 
 #[derive(Debug)]
 struct ClassQueue<T> {
     /// May fall below zero when an entry costs more than was left.
     credit: i64,
-    /// Issuers to visit, each at most once. Those that are held drop out when they are visited.
+    /// Issuers to visit, each at most once. Those that are not admitted drop out when they are visited.
     ring: VecDeque<IssuerId>,
     lanes: HashMap<IssuerId, LaneQueue<T>>,
 }
@@ -102,6 +101,8 @@ struct LaneQueue<T> {
     /// Units of cost to be paid back before the next entry is served.
     debt: u32,
     in_ring: bool,
+    /// Whether it was not admitted, and has not been released since.
+    held: bool,
     turns: VecDeque<AccountId>,
     accounts: HashMap<AccountId, VecDeque<Entry<T>>>,
 }
@@ -118,6 +119,7 @@ impl<T> LaneQueue<T> {
             len: 0,
             debt: 0,
             in_ring: false,
+            held: false,
             turns: VecDeque::new(),
             accounts: HashMap::new(),
         }
@@ -149,6 +151,7 @@ impl<T> ClassQueue<T> {
     fn enter(&mut self, issuer: &IssuerId) {
         if let Some(lane) = self.lanes.get_mut(issuer)
             && !lane.in_ring
+            && !lane.held
         {
             lane.in_ring = true;
             self.ring.push_back(issuer.clone());
@@ -163,22 +166,23 @@ impl<T> ClassQueue<T> {
         }
     }
 
-    /// Whether somebody in the ring may be served; those that are held leave it.
-    fn is_ready(&mut self, held: &HashSet<IssuerId>) -> bool {
+    /// Whether somebody in the ring may be served; those that are not admitted leave it.
+    fn is_ready(&mut self, mut admits: impl FnMut(&IssuerId) -> bool) -> bool {
         while let Some(issuer) = self.ring.front() {
-            if !held.contains(issuer) {
+            if admits(issuer) {
                 return true;
             }
             if let Some(lane) = self.lanes.get_mut(issuer) {
                 lane.in_ring = false;
+                lane.held = true;
             }
             self.ring.pop_front();
         }
         false
     }
 
-    fn pop(&mut self, held: &HashSet<IssuerId>) -> Option<(IssuerId, AccountId, Entry<T>)> {
-        while self.is_ready(held) {
+    fn pop(&mut self, mut admits: impl FnMut(&IssuerId) -> bool) -> Option<(IssuerId, AccountId, Entry<T>)> {
+        while self.is_ready(&mut admits) {
             let issuer = self.ring.pop_front()?;
             let Some(lane) = self.lanes.get_mut(&issuer) else {
                 continue;
@@ -218,7 +222,6 @@ impl<T> FairQueue<T> {
             limits,
             len: 0,
             classes: SHARES.map(ClassQueue::new),
-            held: HashSet::new(),
         }
     }
 
@@ -239,9 +242,7 @@ impl<T> FairQueue<T> {
         });
         lane.len += 1;
         self.len += 1;
-        if !self.held.contains(&slot.issuer) {
-            class.enter(&slot.issuer);
-        }
+        class.enter(&slot.issuer);
         Ok(())
     }
 
@@ -264,19 +265,20 @@ impl<T> FairQueue<T> {
         Ok(())
     }
 
-    /// The next entry; `None` if there is none, or if all that wait belong to issuers that are held.
+    /// The next entry; `None` if there is none.
     pub fn pop(&mut self) -> Option<(Slot, T)> {
-        let held = &self.held;
-        let ready = self.classes.each_mut().map(|class| class.is_ready(held));
-        if !ready.contains(&true) {
-            return None;
-        }
+        self.pop_where(|_, _| true)
+    }
+
+    /// The next entry of a lane that `admits` says yes to. A lane that it says no to is passed over, without being asked about again,
+    /// until its issuer is [released](Self::release); what it has stays, and more may be pushed.
+    pub fn pop_where(&mut self, mut admits: impl FnMut(&IssuerId, Class) -> bool) -> Option<(Slot, T)> {
         loop {
-            for ((class, name), ready) in self.classes.iter_mut().zip(Class::ALL).zip(ready) {
-                if !ready || class.credit <= 0 {
+            for (class, name) in self.classes.iter_mut().zip(Class::ALL) {
+                if class.credit <= 0 {
                     continue;
                 }
-                let Some((issuer, account, entry)) = class.pop(held) else {
+                let Some((issuer, account, entry)) = class.pop(|issuer| admits(issuer, name)) else {
                     continue;
                 };
                 class.credit -= i64::from(entry.cost);
@@ -288,31 +290,27 @@ impl<T> FairQueue<T> {
                 };
                 return Some((slot, entry.item));
             }
+            let mut somebody_waits = false;
+            for (class, name) in self.classes.iter_mut().zip(Class::ALL) {
+                somebody_waits |= class.credit <= 0 && class.is_ready(|issuer| admits(issuer, name));
+            }
+            if !somebody_waits {
+                return None;
+            }
             for (class, share) in self.classes.iter_mut().zip(SHARES) {
                 class.credit = (class.credit + i64::from(share)).min(i64::from(share));
             }
         }
     }
 
-    /// Passes over an issuer until it is released. What it has stays, and more may be pushed.
-    pub fn hold(&mut self, issuer: &IssuerId) {
-        if !self.held.contains(issuer) {
-            self.held.insert(issuer.clone());
-        }
-    }
-
-    /// Serves an issuer again.
+    /// Asks again about an issuer's lanes that were not admitted.
     pub fn release(&mut self, issuer: &IssuerId) {
-        if self.held.remove(issuer) {
-            for class in &mut self.classes {
+        for class in &mut self.classes {
+            if let Some(lane) = class.lanes.get_mut(issuer) {
+                lane.held = false;
                 class.enter(issuer);
             }
         }
-    }
-
-    /// Whether an issuer is held.
-    pub fn is_held(&self, issuer: &IssuerId) -> bool {
-        self.held.contains(issuer)
     }
 
     /// Entries in all.
@@ -381,7 +379,7 @@ impl<T> FairQueue<T> {
         Some(entry.item)
     }
 
-    /// Takes out everything, whether held or not.
+    /// Takes out everything, whether admitted or not.
     pub fn drain(&mut self) -> Vec<(Slot, T)> {
         let lanes: Vec<Lane> = self.lanes().map(|(lane, _)| lane).collect();
         lanes.iter().flat_map(|lane| self.remove_lane(lane)).collect()

@@ -171,7 +171,8 @@ impl Reconciler {
         let Limits { period, jobs, .. } = self.limits;
         let memory = self.memory(lane);
         memory.age(now);
-        if memory.next.is_some_and(|next| now < next) {
+        // A clock that was set back keeps nobody waiting for longer than the period.
+        if memory.next.is_some_and(|next| now < next && next.since(now) <= period) {
             return None;
         }
         let patient = now - PATIENCE;

@@ -1,6 +1,9 @@
 //! What follows from a failure. The one place that decides it.
 
-use crate::failure::{Failure, KeysFailure, Refused};
+use crate::{
+    breaker::Outcome,
+    failure::{Failure, KeysFailure, Refused},
+};
 
 /// What operators are told about a job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -22,8 +25,6 @@ pub(super) enum Action {
     Defer {
         /// For people.
         reason: String,
-        /// Whether its issuer's gate hears of it.
-        counts: bool,
     },
     /// It is refused, so that nobody else meets it, and the signer stops.
     Stop {
@@ -34,10 +35,43 @@ pub(super) enum Action {
     },
 }
 
-impl Action {
-    /// Whether its issuer's gate hears of it.
-    pub fn counts(&self) -> bool {
-        matches!(self, Self::Defer { counts: true, .. })
+/// What a failure of a key operation, or of something else, says about issuer and token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Evidence {
+    /// Nothing.
+    Nothing,
+    /// It is the issuer's, and the token is not in doubt.
+    Issuer,
+    /// It is the issuer's with this outcome; whether others share it, only a test of the token can say.
+    IssuerAndDoubt(Outcome),
+    /// It is the issuer's if the token stands a test, and the token's otherwise.
+    IssuerOrToken,
+    /// The token refuses the PIN.
+    PinRefused,
+}
+
+/// What a failure says. The one place that decides it; requests, hosts and answers say nothing about any key.
+pub(super) const fn evidence(failure: &Failure) -> Evidence {
+    match failure {
+        Failure::Request(_)
+        | Failure::TooLate
+        | Failure::Cancelled
+        | Failure::IssuerDisabled
+        | Failure::IssuerDestroyed
+        | Failure::Altered(_)
+        | Failure::Panicked(_)
+        | Failure::Program(_)
+        | Failure::Store
+        | Failure::Clock
+        | Failure::Behind => Evidence::Nothing,
+        Failure::SignatureWrong => Evidence::IssuerOrToken,
+        Failure::Keys(failure) => match failure {
+            KeysFailure::KeyNotFound => Evidence::IssuerAndDoubt(Outcome::Gone),
+            KeysFailure::Slow => Evidence::IssuerAndDoubt(Outcome::Failed),
+            KeysFailure::KeyExists | KeysFailure::KeyUnfit | KeysFailure::OperationFailed => Evidence::Issuer,
+            KeysFailure::Device | KeysFailure::Hang | KeysFailure::StoreUnreadable => Evidence::IssuerOrToken,
+            KeysFailure::PinRefused => Evidence::PinRefused,
+        },
     }
 }
 
@@ -54,9 +88,9 @@ pub(super) fn action(failure: Failure) -> Action {
         let detail = detail.to_owned();
         Action::Refuse(Refused { id, detail }, None)
     };
-    let defer = |reason: &str, counts| {
+    let defer = |reason: &str| {
         let reason = reason.to_owned();
-        Action::Defer { reason, counts }
+        Action::Defer { reason }
     };
     let internal = |notice, detail| Action::Refuse(internal_error(), Some((notice, detail)));
     match failure {
@@ -66,23 +100,21 @@ pub(super) fn action(failure: Failure) -> Action {
         Failure::IssuerDestroyed => refuse("issuer_destroyed", "the issuer's key was destroyed"),
         Failure::Altered(detail) => internal(Notice::Altered, detail),
         Failure::Panicked(detail) => internal(Notice::Panicked, detail),
-        Failure::TooLate => defer("too late: the sweep ends it", false),
-        Failure::Behind => defer("this signer applies an older revision than the ledger's", false),
-        Failure::Store => defer("the store did not answer", false),
-        Failure::Clock => defer("this host's clock is off", false),
-        Failure::SignatureWrong => defer("the signature does not verify", true),
-        // Breakers, canaries and tokens that are taken out find their place here: until then whatever a key or its token does counts
-        // against the issuer whose job met it, in this signer alone.
+        Failure::TooLate => defer("too late: the sweep ends it"),
+        Failure::Behind => defer("this signer applies an older revision than the ledger's"),
+        Failure::Store => defer("the store did not answer"),
+        Failure::Clock => defer("this host's clock is off"),
+        Failure::SignatureWrong => defer("the signature does not verify"),
         Failure::Keys(failure) => match failure {
-            KeysFailure::KeyNotFound => defer("the key is not on its token", true),
-            KeysFailure::KeyExists => defer("a key of that name exists", true),
-            KeysFailure::KeyUnfit => defer("the key cannot make this signature", true),
-            KeysFailure::OperationFailed => defer("the key's operation failed", true),
-            KeysFailure::Slow => defer("the key's operation took longer than its limit", true),
-            KeysFailure::Device => defer("the token failed", true),
-            KeysFailure::Hang => defer("the token hangs", true),
-            KeysFailure::PinRefused => defer("the token refused the PIN", true),
-            KeysFailure::StoreUnreadable => defer("the key store cannot be read", true),
+            KeysFailure::KeyNotFound => defer("the key is not on its token"),
+            KeysFailure::KeyExists => defer("a key of that name exists"),
+            KeysFailure::KeyUnfit => defer("the key cannot make this signature"),
+            KeysFailure::OperationFailed => defer("the key's operation failed"),
+            KeysFailure::Slow => defer("the key's operation took longer than its limit"),
+            KeysFailure::Device => defer("the token failed"),
+            KeysFailure::Hang => defer("the token hangs"),
+            KeysFailure::PinRefused => defer("the token refused the PIN"),
+            KeysFailure::StoreUnreadable => defer("the key store cannot be read"),
         },
         Failure::Program(fault) => {
             let refused = internal_error();

@@ -6,11 +6,16 @@ use std::{
     time::Duration,
 };
 
-use super::{tests::LIMITS, *};
+use super::{
+    tests::{LIMITS, serving},
+    *,
+};
 use crate::{
-    failure::KeysFailure,
+    failure::{Failure, KeysFailure, Refused},
+    id::Serial,
     job::{Position, State, Step},
     lane::Carrier,
+    reconcile::Claim,
 };
 
 pub(super) const START: i64 = 1_800_000_000_000;
@@ -132,18 +137,18 @@ impl World {
     fn start_signer(&mut self) {
         let signer = self.signers.len();
         self.signers.push(Signer {
-            dispatcher: Dispatcher::new(LIMITS),
+            dispatcher: Dispatcher::new(LIMITS, signer as u64),
             out: BTreeMap::new(),
             paused: BTreeSet::new(),
             runs: BTreeSet::new(),
             died_at: None,
             drained: false,
         });
-        let serving = |issuer: usize| {
+        let served = |issuer: usize| {
             let carrier = if issuer == 0 { Carrier::Ledger } else { Carrier::Own };
-            (lane(issuer), Serving { carrier, cost: 4 })
+            (lane(issuer), serving(carrier, 4, "hsm"))
         };
-        let lanes = (0..self.keys.len()).map(serving).collect();
+        let lanes = (0..self.keys.len()).map(served).collect();
         self.later(0, Happening::Tell(signer, Event::Served(lanes)));
         self.later(0, Happening::Tell(signer, Event::Freed(Hindrance::Lease)));
         self.later(1, Happening::Tick(signer));
@@ -329,9 +334,11 @@ impl World {
                     assert!(self.signers[signer].paused.remove(&lane), "resumed what was not paused");
                 }
                 Effect::Run { run, lane, jobs } => self.start_run(signer, run, &lane, &jobs),
+                Effect::Probe { probe, key, .. } => self.probe(signer, probe, &key),
+                Effect::AskPermit | Effect::ReturnPermit => panic!("the token is well"),
                 Effect::Drained => self.signers[signer].drained = true,
                 Effect::Stop(fault) => panic!("{fault}"),
-                Effect::Note { .. } => {}
+                Effect::Note { .. } | Effect::Alert(_) => {}
                 Effect::Begin(_)
                 | Effect::Claim(_)
                 | Effect::TakeOver(_)
@@ -376,9 +383,36 @@ impl World {
                     return;
                 }
             };
-            self.later(after, Happening::Tell(signer, Event::Ran { job, turn, result }));
+            let took = millis(if key == Key::Slow { 400 } else { 3 });
+            let event = Event::Ran {
+                job,
+                turn,
+                result,
+                took,
+            };
+            self.later(after, Happening::Tell(signer, event));
         }
         self.later(after + 1, Happening::Tell(signer, Event::RunEnded(run)));
+    }
+
+    fn probe(&mut self, signer: usize, probe: u64, key: &ProbeKey) {
+        let key = match key {
+            ProbeKey::Canary => Key::Works,
+            ProbeKey::Issuer(issuer) => {
+                let lane = Lane {
+                    issuer: issuer.clone(),
+                    class: crate::lane::Class::Interactive,
+                };
+                self.keys[number(&lane)]
+            }
+        };
+        let (after, result) = match key {
+            Key::Works => (3, Ok(())),
+            Key::Fails => (3, Err(Failure::Keys(KeysFailure::OperationFailed))),
+            Key::Slow => (400, Ok(())),
+        };
+        let took = millis(after);
+        self.later(after, Happening::Tell(signer, Event::Probed { probe, result, took }));
     }
 
     fn usage_on(&self, lane: &Lane) -> bool {

@@ -3,7 +3,13 @@
 use std::time::Duration;
 
 use super::*;
-use crate::{failure::KeysFailure, lane::Carrier, reconcile};
+use crate::{
+    breaker,
+    failure::{Failure, KeysFailure, Refused},
+    id::Serial,
+    lane::Carrier,
+    reconcile,
+};
 
 pub(super) const LIMITS: Limits = Limits {
     waiting: 4000,
@@ -11,15 +17,34 @@ pub(super) const LIMITS: Limits = Limits {
     in_flight: 32,
     begin: 16,
     workers: 4,
+    probes: 2,
     claims: reconcile::Limits {
         period: Duration::from_millis(250),
         lanes: 8,
         jobs: 50,
     },
+    breaker: breaker::Settings {
+        consecutive: 5,
+        window: Duration::from_secs(10),
+        volume: 20,
+        failure_percent: 50,
+        slow: Duration::from_secs(1),
+        slow_percent: 50,
+        open: crate::backoff::Backoff {
+            first: Duration::from_millis(400),
+            longest: Duration::from_secs(5),
+            jitter_percent: 0,
+        },
+        ramp_step: Duration::from_millis(100),
+    },
+    force: None,
     take_over_period: Duration::from_millis(500),
 };
 
-const NOW: Timestamp = Timestamp::from_secs(1_800_000_000);
+/// How long a key operation takes that is not slow.
+pub(super) const FAST: Duration = Duration::from_millis(2);
+
+pub(super) const NOW: Timestamp = Timestamp::from_secs(1_800_000_000);
 
 fn lane(issuer: &str) -> Lane {
     format!("{issuer}.interactive").parse().unwrap()
@@ -27,6 +52,16 @@ fn lane(issuer: &str) -> Lane {
 
 fn serial(number: u8) -> Serial {
     Serial::new(NOW, [number; 10])
+}
+
+pub(super) fn serving(carrier: Carrier, cost: u32, token: &str) -> Serving {
+    Serving {
+        carrier,
+        cost,
+        token: token.parse().unwrap(),
+        enabled: true,
+        probe_by: ProbeBy::OwnKey,
+    }
 }
 
 fn hint(number: u8) -> Hint {
@@ -55,14 +90,13 @@ struct Bench {
 impl Bench {
     fn serving(issuers: &[&str]) -> Self {
         let mut bench = Self {
-            dispatcher: Dispatcher::new(LIMITS),
+            dispatcher: Dispatcher::new(LIMITS, 7),
             now: NOW,
         };
-        let serving = Serving {
-            carrier: Carrier::Own,
-            cost: 8,
-        };
-        let lanes = issuers.iter().map(|issuer| (lane(issuer), serving)).collect();
+        let lanes = issuers
+            .iter()
+            .map(|issuer| (lane(issuer), serving(Carrier::Own, 8, "hsm")));
+        let lanes = lanes.collect();
         bench.dispatcher.taking_over = TakingOver::Idle {
             next: NOW + Duration::from_hours(1),
         };
@@ -92,7 +126,12 @@ impl Bench {
 
     fn ran(&mut self, number: u8, turn: u32, result: Result<(), Failure>) -> Vec<Effect> {
         let job = serial(number);
-        self.handle(Event::Ran { job, turn, result })
+        self.handle(Event::Ran {
+            job,
+            turn,
+            result,
+            took: FAST,
+        })
     }
 
     fn recorded(&mut self, number: u8, turn: u32) -> Vec<Effect> {
@@ -177,69 +216,9 @@ fn failures_of_requests_move_nothing() {
             );
         }
     }
-    assert_eq!(bench.dispatcher.status().gated, []);
+    assert_eq!(bench.dispatcher.status().shut, 0);
+    assert_eq!(bench.dispatcher.tokens_out().count(), 0);
     assert!(bench.dispatcher.status().beginning && bench.is_clean());
-}
-
-#[test]
-fn a_failing_key_spaces_the_attempts_of_its_issuer_and_of_no_other() {
-    let mut bench = Bench::serving(&["a", "b"]);
-    let failure = Failure::Keys(KeysFailure::OperationFailed);
-    let effects = bench.attempt("a", 1, Err(failure.clone()));
-    assert!(matches!(effects[0], Effect::Defer { .. }));
-    assert_eq!(bench.deliver(2, "a", &[2]), [], "it waits");
-    bench.attempt("b", 3, Ok(()));
-    bench.now = NOW + Duration::from_millis(100);
-    assert_eq!(bench.handle(Event::Tick), [Effect::Begin(vec![serial(2)])]);
-    assert_eq!(bench.deliver(4, "a", &[4]), [], "one at a time");
-    let effects = bench.begin_all("a", &[2], 1);
-    assert!(matches!(effects[1], Effect::Run { run: 3, .. }));
-    assert_eq!(
-        bench.ran(2, 1, Ok(())),
-        [
-            Effect::Finish {
-                job: serial(2),
-                turn: 1
-            },
-            Effect::Begin(vec![serial(4)])
-        ]
-    );
-}
-
-#[test]
-fn what_waits_out_a_back_off_holds_no_slot_and_no_worker() {
-    let mut bench = Bench::serving(&["a", "b"]);
-    let failure = Failure::Keys(KeysFailure::OperationFailed);
-    bench.attempt("a", 1, Err(failure));
-    let waiting: Vec<u8> = (2..100).collect();
-    assert_eq!(bench.deliver(2, "a", &waiting), []);
-    let status = bench.dispatcher.status();
-    assert_eq!((status.waiting, status.in_flight), (98, 0));
-    assert_eq!(bench.dispatcher.flights.free(), LIMITS.in_flight);
-    // The other issuer finds everything free: as many slots and workers as if it were alone.
-    let others: Vec<u8> = (100..200).collect();
-    let begins = bench.deliver(3, "b", &others);
-    assert!(
-        matches!(&begins[..], [Effect::Begin(jobs)] if jobs.len() == LIMITS.begin),
-        "{begins:?}"
-    );
-}
-
-#[test]
-fn an_issuer_that_goes_on_failing_is_left_to_other_signers() {
-    let mut bench = Bench::serving(&["a", "b"]);
-    let mut paused = false;
-    for number in 1..20 {
-        let failure = Failure::Keys(KeysFailure::KeyNotFound);
-        let effects = bench.attempt("a", number, Err(failure));
-        paused |= effects.contains(&Effect::PauseLane(lane("a")));
-        bench.now = bench.now + Duration::from_secs(6);
-        if paused {
-            break;
-        }
-    }
-    assert!(paused);
-    assert_eq!(bench.handle(Event::Tick), [Effect::ResumeLane(lane("a"))]);
 }
 
 #[test]
@@ -301,16 +280,13 @@ fn nothing_is_begun_while_the_store_the_clock_or_the_lease_is_in_doubt() {
 
 #[test]
 fn nothing_is_begun_or_taken_over_before_there_is_a_lease() {
-    let mut dispatcher = Dispatcher::new(LIMITS);
+    let mut dispatcher = Dispatcher::new(LIMITS, 7);
     let mut handle = |event| {
         let mut effects = Vec::new();
         dispatcher.handle(event, NOW, &mut effects);
         effects
     };
-    let serving = Serving {
-        carrier: Carrier::Own,
-        cost: 8,
-    };
+    let serving = serving(Carrier::Own, 8, "hsm");
     assert_eq!(
         handle(Event::Served(vec![(lane("a"), serving)])),
         [Effect::PauseLane(lane("a"))]

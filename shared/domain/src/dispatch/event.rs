@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
+use super::alert::Alert;
 use crate::{
+    breaker::{self, Force},
     failure::Failure,
-    id::{AccountId, Serial},
+    id::{AccountId, IssuerId, Serial, TokenId},
     key::KeyType,
     lane::{Carrier, Lane},
     reconcile::Claim,
@@ -23,8 +25,14 @@ pub struct Limits {
     pub begin: usize,
     /// Runs at a time: threads that sign.
     pub workers: usize,
+    /// Canary signatures with issuers' keys at a time, to find out whether they work again.
+    pub probes: usize,
     /// Claims.
     pub claims: crate::reconcile::Limits,
+    /// When breakers open, and for how long.
+    pub breaker: breaker::Settings,
+    /// What all breakers are ordered to do of which nobody has ordered anything else.
+    pub force: Option<Force>,
     /// How often lost owners are looked for.
     pub take_over_period: Duration,
 }
@@ -39,13 +47,37 @@ pub const fn cost(issuer_key: KeyType) -> u32 {
     }
 }
 
+/// How it is found out whether the key of an issuer whose breaker is open works again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ProbeBy {
+    /// By a canary signature with it.
+    OwnKey,
+    /// By its oldest job: the key may sign nothing else.
+    OldestJob,
+}
+
 /// A lane that this signer serves.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Serving {
     /// How its jobs travel.
     pub carrier: Carrier,
     /// [`cost`] of one job.
     pub cost: u32,
+    /// Where its issuer's key is.
+    pub token: TokenId,
+    /// Whether its issuer is enabled. What is not is answered, and its breaker is nobody's business.
+    pub enabled: bool,
+    /// How its issuer is probed.
+    pub probe_by: ProbeBy,
+}
+
+/// With which key a canary signature is to be made.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum ProbeKey {
+    /// The token's canary key.
+    Canary,
+    /// An issuer's own.
+    Issuer(IssuerId),
 }
 
 /// A job that may be begun, as somebody says.
@@ -151,6 +183,8 @@ pub enum Event {
         turn: u32,
         /// What came of it.
         result: Result<(), Failure>,
+        /// How long the key operation took; nothing if it did not come to it.
+        took: Duration,
     },
     /// A worker is free again. Every job of its run has come to its end.
     RunEnded(u64),
@@ -163,6 +197,23 @@ pub enum Event {
         /// What the ledger said.
         how: Recorded,
     },
+    /// A canary signature was made and verifies, or not: the answer to [`Effect::Probe`], exactly one for each.
+    Probed {
+        /// Which.
+        probe: u64,
+        /// What came of it.
+        result: Result<(), Failure>,
+        /// How long it took.
+        took: Duration,
+    },
+    /// These breakers are forced by operators, and no others.
+    Forced(Vec<(IssuerId, Force)>),
+    /// An operator says that a token's PIN may be tried again.
+    TokenUnlocked(TokenId),
+    /// The store's answer to [`Effect::AskPermit`]: this signer may stand down.
+    PermitGranted,
+    /// It may not, or the store did not answer.
+    PermitRefused,
     /// Time has passed.
     Tick,
     /// Something keeps the signer from beginning jobs.
@@ -199,6 +250,19 @@ pub enum Effect {
         /// Jobs and turns.
         jobs: Vec<(Serial, u32)>,
     },
+    /// Make a canary signature and verify it. Answered by [`Event::Probed`].
+    Probe {
+        /// Names the probe.
+        probe: u64,
+        /// On which token.
+        token: TokenId,
+        /// With which key on it.
+        key: ProbeKey,
+    },
+    /// Ask the store for a permit to stand down. Answered by [`Event::PermitGranted`] or [`Event::PermitRefused`].
+    AskPermit,
+    /// Give it back.
+    ReturnPermit,
     /// Record the signature of a job that ran. Answered by [`Event::Recorded`], as are the next two.
     Finish {
         /// Which.
@@ -237,6 +301,8 @@ pub enum Effect {
         /// For people.
         detail: String,
     },
+    /// Tell operators about more than one job.
+    Alert(Alert),
     /// Nothing is in flight any more; the process may end.
     Drained,
     /// A fault of the program: sign nothing more, page the operators, end.

@@ -1,45 +1,80 @@
-//! Jobs that are under way: being begun, begun, run, recorded; the slots that they hold, and the issuers whose they are.
+//! Jobs that are under way: being begun, begun, run, recorded; the slots that they hold, and the workers that they keep busy.
 //!
 //! An issuer may hold as many slots, and as many workers, as it leaves free: one that hangs gets half of them, and there is always one for
-//! an issuer that has none, until every slot is in use.
+//! an issuer that has none, until every slot is in use. Where several tokens are served, the same holds for each token. What is refused a
+//! place stands in a line, and is asked again when places are given back: a few at a time, so that it costs the same however many stand
+//! there.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 
-use super::gate::Gate;
+use super::issuers::{Issuer, Issuers};
 use crate::{
+    breaker::Permit,
     fair::{FairQueue, Limits, Slot},
     id::{AccountId, IssuerId, Serial},
-    lane::Lane,
-    time::Timestamp,
+    lane::{Class, Lane},
 };
 
 /// Units of cost in one run. A run occupies its worker from beginning to end, and reads cancellations once.
 const RUN_COST: u32 = 8;
+
+/// How many of a line are asked again when a place is given back, and how many when time has passed.
+const ASKED_AGAIN: usize = 2;
+const ASKED_AGAIN_LATER: usize = 64;
 
 #[derive(Debug)]
 pub(super) struct Flights {
     limit: usize,
     workers: usize,
     jobs: BTreeMap<(Serial, u32), Flight>,
-    issuers: HashMap<IssuerId, Issuer>,
     ready: FairQueue<Run>,
-    runs: HashMap<u64, IssuerId>,
+    runs: HashMap<u64, (IssuerId, usize)>,
     last_run: u64,
+    tokens: Vec<Load>,
+    /// Tokens that issuers are served on.
+    shared_by: usize,
+    /// Whether each token gets one job at a time.
+    one_each: bool,
+    /// Issuers that are to be asked again whether they want a slot.
+    released: Vec<IssuerId>,
 }
 
 #[derive(Debug)]
 struct Flight {
     lane: Lane,
-    /// Whether it was taken over from an owner that is lost.
-    taken_over: bool,
+    token: usize,
+    permit: Option<Permit>,
 }
 
-/// What is known of an issuer while there is anything to know.
+/// What a token carries, and who waits for it.
 #[derive(Debug, Default)]
-struct Issuer {
+struct Load {
     in_flight: usize,
     running: usize,
-    gate: Gate,
+    slots: Line,
+    workers: Line,
+}
+
+/// Issuers that were refused a place, each once, the longest ago first.
+#[derive(Debug, Default)]
+struct Line {
+    order: VecDeque<IssuerId>,
+    inside: HashSet<IssuerId>,
+}
+
+impl Line {
+    fn join(&mut self, issuer: &IssuerId) {
+        if !self.inside.contains(issuer) {
+            self.inside.insert(issuer.clone());
+            self.order.push_back(issuer.clone());
+        }
+    }
+
+    fn next(&mut self) -> Option<IssuerId> {
+        let issuer = self.order.pop_front()?;
+        self.inside.remove(&issuer);
+        Some(issuer)
+    }
 }
 
 /// Jobs of one lane that are checked and signed one after the other on one worker.
@@ -47,6 +82,14 @@ struct Issuer {
 pub(super) struct Run {
     pub lane: Lane,
     pub jobs: Vec<(Serial, u32)>,
+}
+
+/// A job that is under way no more.
+#[derive(Debug)]
+pub(super) struct Ended {
+    pub lane: Lane,
+    /// What its issuer's breaker has allowed and has not heard of.
+    pub permit: Option<Permit>,
 }
 
 impl Flights {
@@ -57,13 +100,16 @@ impl Flights {
             limit,
             workers,
             jobs: BTreeMap::new(),
-            issuers: HashMap::new(),
             ready: FairQueue::new(Limits {
                 total: room,
                 per_lane: room,
             }),
             runs: HashMap::new(),
             last_run: 0,
+            tokens: Vec::new(),
+            shared_by: 1,
+            one_each: false,
+            released: Vec::new(),
         }
     }
 
@@ -76,65 +122,108 @@ impl Flights {
         self.limit.saturating_sub(self.jobs.len())
     }
 
+    /// Tells how many tokens there are, and on how many of them issuers are served.
+    pub fn set_tokens(&mut self, known: usize, served: usize) {
+        self.tokens.resize_with(known.max(self.tokens.len()), Load::default);
+        self.shared_by = served;
+    }
+
+    /// Gives each token one job at a time, or as many as there is room for.
+    pub fn set_one_each(&mut self, one_each: bool) {
+        self.one_each = one_each;
+    }
+
     /// Whether a job is under way here, in whatever turn.
     pub fn has(&self, job: Serial) -> bool {
         self.jobs.range((job, 0)..=(job, u32::MAX)).next().is_some()
     }
 
-    /// The lane of a job that is under way in this turn.
-    pub fn lane(&self, job: Serial, turn: u32) -> Option<&Lane> {
-        self.jobs.get(&(job, turn)).map(|flight| &flight.lane)
+    /// The lane and the token of a job that is under way in this turn.
+    pub fn find(&self, job: Serial, turn: u32) -> Option<(&Lane, usize)> {
+        self.jobs.get(&(job, turn)).map(|flight| (&flight.lane, flight.token))
     }
 
-    /// Whether another job of the issuer may be begun now.
-    pub fn admits(&self, issuer: &IssuerId, now: Timestamp) -> bool {
+    /// Whether there is a slot for another job of the issuer. If not, it stands in line.
+    pub fn has_slot(&mut self, id: &IssuerId, issuer: &Issuer) -> bool {
         let free = self.free();
-        match self.issuers.get(issuer) {
-            None => free > 0,
-            Some(known) => known.in_flight < free && known.gate.admits(known.in_flight, now),
+        let token = self.tokens.get_mut(issuer.token);
+        let bound = match () {
+            () if self.one_each => 1,
+            () if self.shared_by > 1 => free,
+            () => usize::MAX,
+        };
+        let has_slot =
+            free > 0 && issuer.in_flight < free && token.as_ref().is_none_or(|token| token.in_flight < bound);
+        if !has_slot && let Some(token) = token {
+            token.slots.join(id);
         }
-    }
-
-    /// Whether jobs of the issuer should be left to other signers for now.
-    pub fn turns_away(&self, issuer: &IssuerId, now: Timestamp) -> bool {
-        self.issuers.get(issuer).is_some_and(|known| known.gate.turns_away(now))
-    }
-
-    /// Whether a job of the issuer may be begun now, for all that its gate says.
-    pub fn gate_admits(&self, issuer: &IssuerId, now: Timestamp) -> bool {
-        self.issuers
-            .get(issuer)
-            .is_none_or(|known| known.gate.admits(known.in_flight, now))
-    }
-
-    /// A key operation of the issuer came to its end.
-    pub fn tried(&mut self, issuer: &IssuerId, succeeded: bool, now: Timestamp) {
-        if succeeded {
-            if let Some(known) = self.issuers.get_mut(issuer) {
-                known.gate.succeeded();
-            }
-        } else {
-            self.issuers.entry(issuer.clone()).or_default().gate.failed(now);
-        }
+        has_slot
     }
 
     /// A job takes a slot. Turn 0: it is being begun.
-    pub fn start(&mut self, job: Serial, turn: u32, lane: &Lane, taken_over: bool) {
-        let lane = lane.clone();
-        let issuer = lane.issuer.clone();
-        if self.jobs.insert((job, turn), Flight { lane, taken_over }).is_none() {
-            self.issuers.entry(issuer).or_default().in_flight += 1;
+    pub fn start(&mut self, issuers: &mut Issuers, (job, turn): (Serial, u32), lane: &Lane, permit: Option<Permit>) {
+        let issuer = issuers.know(&lane.issuer);
+        let flight = Flight {
+            lane: lane.clone(),
+            token: issuer.token,
+            permit,
+        };
+        if self.jobs.insert((job, turn), flight).is_none() {
+            issuer.in_flight += 1;
+            if let Some(token) = self.tokens.get_mut(issuer.token) {
+                token.in_flight += 1;
+            }
         }
     }
 
-    /// A job gives its slot back. `None` if it had none; otherwise its lane and whether it had been taken over.
-    pub fn end(&mut self, job: Serial, turn: u32) -> Option<(Lane, bool)> {
-        let flight = self.jobs.remove(&(job, turn))?;
-        if let Some(known) = self.issuers.get_mut(&flight.lane.issuer) {
-            known.in_flight -= 1;
+    /// A job that was being begun is begun now, and keeps its slot. If it had none, it takes one.
+    pub fn begun(&mut self, issuers: &mut Issuers, job: Serial, turn: u32, lane: &Lane) {
+        match self.jobs.remove(&(job, 0)) {
+            Some(flight) => drop(self.jobs.insert((job, turn), flight)),
+            None => self.start(issuers, (job, turn), lane, None),
         }
-        self.forget(&flight.lane.issuer);
-        Some((flight.lane, flight.taken_over))
+    }
+
+    /// What the issuer's breaker has allowed for this job: it is about to hear of it.
+    pub fn take_permit(&mut self, job: Serial, turn: u32) -> Option<Permit> {
+        self.jobs.get_mut(&(job, turn))?.permit.take()
+    }
+
+    /// A job gives its slot back. `None` if it had none.
+    pub fn end(&mut self, issuers: &mut Issuers, job: Serial, turn: u32) -> Option<Ended> {
+        let flight = self.jobs.remove(&(job, turn))?;
+        let issuer = &flight.lane.issuer;
+        if let Some(known) = issuers.get_mut(issuer) {
+            known.in_flight -= 1;
+            if std::mem::take(&mut known.refused) {
+                self.released.push(issuer.clone());
+            }
+            if !known.served {
+                issuers.forget_if_idle(issuer);
+            }
+        }
+        if let Some(token) = self.tokens.get_mut(flight.token) {
+            token.in_flight -= 1;
+            self.released.extend((0..ASKED_AGAIN).map_while(|_| token.slots.next()));
+        }
+        let Flight { lane, permit, .. } = flight;
+        Some(Ended { lane, permit })
+    }
+
+    /// Issuers that are to be asked again whether they want a slot.
+    pub fn released(&mut self) -> impl Iterator<Item = IssuerId> {
+        self.released.drain(..)
+    }
+
+    /// Time has passed: whoever stands in line is asked again, a few at a time.
+    pub fn ask_again(&mut self) {
+        for token in &mut self.tokens {
+            self.released
+                .extend((0..ASKED_AGAIN_LATER).map_while(|_| token.slots.next()));
+            for issuer in (0..ASKED_AGAIN_LATER).map_while(|_| token.workers.next()) {
+                self.ready.release(&issuer);
+            }
+        }
     }
 
     /// Begun jobs of one lane wait for workers, in runs.
@@ -144,7 +233,7 @@ impl Flights {
             issuer: lane.issuer.clone(),
             account: account.clone(),
         };
-        let per_run = usize::try_from((RUN_COST / cost).max(1)).unwrap_or(1);
+        let per_run = usize::try_from((RUN_COST / cost.max(1)).max(1)).unwrap_or(1);
         for jobs in jobs.chunks(per_run) {
             let run = Run {
                 lane: lane.clone(),
@@ -158,36 +247,58 @@ impl Flights {
     }
 
     /// The next run and its number, if a worker is free for it.
-    pub fn next_run(&mut self) -> Option<(u64, Run)> {
-        if self.runs.len() >= self.workers {
+    pub fn next_run(&mut self, issuers: &mut Issuers) -> Option<(u64, Run)> {
+        let free = self.workers.saturating_sub(self.runs.len());
+        if free == 0 || self.ready.is_empty() {
             return None;
         }
-        let (slot, run) = self.ready.pop()?;
-        self.issuers.entry(slot.issuer.clone()).or_default().running += 1;
+        let (tokens, shared) = (&mut self.tokens, self.shared_by > 1);
+        let (slot, run) = self.ready.pop_where(|id, _| {
+            let Some(issuer) = issuers.get(id) else { return true };
+            let Some(token) = tokens.get_mut(issuer.token) else {
+                return true;
+            };
+            let admitted = issuer.running < free && (!shared || token.running < free);
+            if !admitted {
+                token.workers.join(id);
+            }
+            admitted
+        })?;
+        let issuer = issuers.know(&slot.issuer);
+        issuer.running += 1;
+        let token = issuer.token;
+        if let Some(load) = self.tokens.get_mut(token) {
+            load.running += 1;
+        }
         self.last_run += 1;
-        self.runs.insert(self.last_run, slot.issuer);
-        self.share_workers();
+        self.runs.insert(self.last_run, (slot.issuer, token));
         Some((self.last_run, run))
     }
 
     /// A worker is free again.
-    pub fn run_ended(&mut self, run: u64) {
-        let Some(issuer) = self.runs.remove(&run) else { return };
-        if let Some(known) = self.issuers.get_mut(&issuer) {
+    pub fn run_ended(&mut self, issuers: &mut Issuers, run: u64) {
+        let Some((issuer, token)) = self.runs.remove(&run) else {
+            return;
+        };
+        if let Some(known) = issuers.get_mut(&issuer) {
             known.running -= 1;
+            if !known.served {
+                issuers.forget_if_idle(&issuer);
+            }
         }
         self.ready.release(&issuer);
-        self.forget(&issuer);
-        self.share_workers();
-    }
-
-    fn share_workers(&mut self) {
-        let free = self.workers - self.runs.len();
-        for (issuer, known) in &self.issuers {
-            if known.running > 0 && known.running >= free {
-                self.ready.hold(issuer);
-            } else {
-                self.ready.release(issuer);
+        if let Some(load) = self.tokens.get_mut(token) {
+            load.running -= 1;
+        }
+        // A worker is everybody's: the lines of other tokens move on as well, one after the other.
+        let count = self.tokens.len().max(1);
+        let other = usize::try_from(run).unwrap_or_default() % count;
+        for number in [token, other] {
+            let Some(load) = self.tokens.get_mut(number) else {
+                continue;
+            };
+            for issuer in (0..ASKED_AGAIN).map_while(|_| load.workers.next()) {
+                self.ready.release(&issuer);
             }
         }
     }
@@ -197,21 +308,25 @@ impl Flights {
         self.ready.drain().into_iter().flat_map(|(_, run)| run.jobs).collect()
     }
 
-    fn forget(&mut self, issuer: &IssuerId) {
-        let idle = |known: &Issuer| known.in_flight == 0 && known.running == 0 && known.gate.is_open();
-        if self.issuers.get(issuer).is_some_and(idle) {
-            self.issuers.remove(issuer);
+    /// Takes back the runs of one issuer that wait for a worker.
+    pub fn drain_ready_of(&mut self, issuer: &IssuerId) -> Vec<(Serial, u32)> {
+        if self.ready.is_empty() {
+            return Vec::new();
         }
+        let lanes = Class::ALL.map(|class| Lane {
+            issuer: issuer.clone(),
+            class,
+        });
+        let runs = lanes
+            .iter()
+            .flat_map(|lane| self.ready.remove_lane(lane))
+            .collect::<Vec<_>>();
+        runs.into_iter().flat_map(|(_, run)| run.jobs).collect()
     }
 
     #[cfg(test)]
     pub fn is_clean(&self) -> bool {
-        self.jobs.is_empty()
-            && self.ready.is_empty()
-            && self.runs.is_empty()
-            && self
-                .issuers
-                .values()
-                .all(|known| known.in_flight == 0 && known.running == 0 && !known.gate.is_open())
+        let unused = |load: &Load| load.in_flight == 0 && load.running == 0;
+        self.jobs.is_empty() && self.ready.is_empty() && self.runs.is_empty() && self.tokens.iter().all(unused)
     }
 }

@@ -1,12 +1,12 @@
 //! Hints that wait, and the deliveries that brought them: a delivery is settled when none of its jobs waits any more.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use super::event::Hint;
 use crate::{
     fair::{FairQueue, Limits, Slot},
     id::{IssuerId, Serial},
-    lane::Lane,
+    lane::{Class, Lane},
 };
 
 #[derive(Debug)]
@@ -16,6 +16,8 @@ pub(super) struct Intake {
     per_lane: usize,
     jobs: HashMap<Serial, Hinted>,
     deliveries: HashMap<u64, Delivery>,
+    /// The deliveries of each lane that has any.
+    of_lanes: HashMap<Lane, HashSet<u64>>,
 }
 
 /// A job that waits or is being begun.
@@ -59,6 +61,7 @@ impl Intake {
             per_lane,
             jobs: HashMap::new(),
             deliveries: HashMap::new(),
+            of_lanes: HashMap::new(),
         }
     }
 
@@ -93,6 +96,7 @@ impl Intake {
         if open == 0 {
             return Taken::Settled;
         }
+        self.of_lanes.entry(lane.clone()).or_default().insert(tag);
         let lane = lane.clone();
         self.deliveries.insert(tag, Delivery { lane, open });
         Taken::Held
@@ -121,9 +125,9 @@ impl Intake {
         taken
     }
 
-    /// The next job to begin.
-    pub fn next(&mut self) -> Option<(Lane, Serial)> {
-        let (slot, job) = self.waiting.pop()?;
+    /// The next job to begin, of a lane that `admits` says yes to; a lane that it says no to is passed over until it is released.
+    pub fn next(&mut self, admits: impl FnMut(&IssuerId, Class) -> bool) -> Option<(Lane, Serial)> {
+        let (slot, job) = self.waiting.pop_where(admits)?;
         if let Some(hinted) = self.jobs.get_mut(&job) {
             hinted.waits = false;
         }
@@ -140,11 +144,25 @@ impl Intake {
             if let Some(delivery) = self.deliveries.get_mut(&tag) {
                 delivery.open -= 1;
                 if delivery.open == 0 {
-                    self.deliveries.remove(&tag);
+                    self.forget_delivery(tag);
                     settled.push(tag);
                 }
             }
         }
+    }
+
+    /// Whether it was there.
+    fn forget_delivery(&mut self, tag: u64) -> bool {
+        let Some(delivery) = self.deliveries.remove(&tag) else {
+            return false;
+        };
+        if let Some(tags) = self.of_lanes.get_mut(&delivery.lane) {
+            tags.remove(&tag);
+            if tags.is_empty() {
+                self.of_lanes.remove(&delivery.lane);
+            }
+        }
+        true
     }
 
     /// The job could not be begun for now: it waits again. Without room it is forgotten, as if it had not come.
@@ -153,18 +171,24 @@ impl Intake {
         hinted.waits = true;
         if self.waiting.push(&hinted.slot, hinted.cost, job).is_err() {
             let tags = self.jobs.remove(&job).map(|hinted| hinted.tags).unwrap_or_default();
-            given_back.extend(tags.into_iter().filter(|tag| self.deliveries.remove(tag).is_some()));
+            given_back.extend(tags.into_iter().filter(|tag| self.forget_delivery(*tag)));
         }
     }
 
-    /// The broker has taken back what it delivered of a lane. Its jobs go on waiting as mere hints.
-    pub fn void_lane(&mut self, lane: &Lane) {
-        self.deliveries.retain(|_, delivery| delivery.lane != *lane);
+    /// The broker has taken back what it delivered of a lane: these. Its jobs go on waiting as mere hints.
+    pub fn void_lane(&mut self, lane: &Lane) -> Vec<u64> {
+        let mut tags: Vec<u64> = self.of_lanes.remove(lane).into_iter().flatten().collect();
+        tags.sort_unstable();
+        for tag in &tags {
+            self.deliveries.remove(tag);
+        }
+        tags
     }
 
     /// The broker has taken back everything.
     pub fn void(&mut self) {
         self.deliveries.clear();
+        self.of_lanes.clear();
         for hinted in self.jobs.values_mut() {
             hinted.tags.clear();
         }
@@ -175,8 +199,7 @@ impl Intake {
         for (_, job) in self.waiting.remove_lane(lane) {
             self.jobs.remove(&job);
         }
-        let of_lane = self.deliveries.extract_if(|_, delivery| delivery.lane == *lane);
-        of_lane.map(|(tag, _)| tag).collect()
+        self.void_lane(lane)
     }
 
     /// Forgets everything that waits.
@@ -186,10 +209,7 @@ impl Intake {
         }
     }
 
-    pub fn hold(&mut self, issuer: &IssuerId) {
-        self.waiting.hold(issuer);
-    }
-
+    /// Asks again about the issuer's lanes that were not admitted.
     pub fn release(&mut self, issuer: &IssuerId) {
         self.waiting.release(issuer);
     }
@@ -223,6 +243,6 @@ impl Intake {
 
     #[cfg(test)]
     pub fn is_clean(&self) -> bool {
-        self.jobs.is_empty() && self.deliveries.is_empty() && self.waiting.is_empty()
+        self.jobs.is_empty() && self.deliveries.is_empty() && self.of_lanes.is_empty() && self.waiting.is_empty()
     }
 }

@@ -1,0 +1,108 @@
+//! Standing down: what a signer does that can still sign, but is slow or flickers, so that others serve its issuers better.
+//!
+//! It asks first, since all may be slow at once, and somebody must serve: the store gives permits to a share of each issuer's holders, and
+//! never to the last one. Without a permit the signer goes on, with one job a token. Either way its tokens are watched with canaries until
+//! they are well. What customers' keys do is no evidence here: only canaries are.
+
+use std::time::Duration;
+
+use super::{Dispatcher, alert::Alert, event::Effect, tokens::Token};
+use crate::{backoff::Backoff, time::Timestamp};
+
+/// How long after a refusal it is asked again.
+const ASK_AGAIN: Backoff = Backoff {
+    first: Duration::from_secs(10),
+    longest: Duration::from_secs(10),
+    jitter_percent: 50,
+};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Stand {
+    /// Nothing says that it is not well.
+    Well,
+    /// The store is asked for a permit.
+    Asking,
+    /// It has one, and takes no jobs.
+    Down,
+    /// It has none, and goes on with one job a token.
+    Limited { ask_again: Timestamp },
+}
+
+impl Dispatcher {
+    /// Whether tokens are tested though nothing has failed.
+    pub(super) fn is_watched(&self) -> bool {
+        self.stand != Stand::Well
+    }
+
+    pub(super) fn review_stand(&mut self, now: Timestamp, effects: &mut Vec<Effect>) {
+        match self.stand {
+            Stand::Well if self.tokens.iter().any(|token| token.is_unwell(now)) => self.ask_permit(effects),
+            Stand::Well | Stand::Asking => {}
+            Stand::Down | Stand::Limited { .. } if self.is_well_again() => {
+                if self.stand == Stand::Down {
+                    effects.push(Effect::ReturnPermit);
+                }
+                self.stand = Stand::Well;
+                self.forget_troubles();
+                self.set_one_each(false);
+                effects.push(Effect::Alert(Alert::StandDownEnded));
+            }
+            Stand::Limited { ask_again } if now >= ask_again => self.ask_permit(effects),
+            Stand::Down | Stand::Limited { .. } => {}
+        }
+    }
+
+    fn ask_permit(&mut self, effects: &mut Vec<Effect>) {
+        self.stand = Stand::Asking;
+        effects.push(Effect::AskPermit);
+    }
+
+    /// The store's answer.
+    pub(super) fn permit_granted(&mut self, effects: &mut Vec<Effect>) {
+        if self.stand != Stand::Asking {
+            effects.push(Effect::ReturnPermit);
+            return;
+        }
+        self.stand = Stand::Down;
+        self.set_one_each(false);
+        self.forget_troubles();
+        effects.push(Effect::Alert(Alert::StoodDown));
+    }
+
+    /// The store's answer.
+    pub(super) fn permit_refused(&mut self, now: Timestamp, effects: &mut Vec<Effect>) {
+        if self.stand == Stand::Asking {
+            let ask_again = now + ASK_AGAIN.pause(0, self.entropy.draw());
+            self.stand = Stand::Limited { ask_again };
+            if self.set_one_each(true) {
+                self.forget_troubles();
+                effects.push(Effect::Alert(Alert::StandDownRefused));
+            }
+        }
+    }
+
+    /// The lease is lost, and the permit with it.
+    pub(super) fn permit_lost(&mut self, now: Timestamp) {
+        if self.stand == Stand::Down {
+            self.stand = Stand::Limited { ask_again: now };
+            self.set_one_each(true);
+        }
+    }
+
+    fn set_one_each(&mut self, one_each: bool) -> bool {
+        self.flights.set_one_each(one_each);
+        std::mem::replace(&mut self.one_each, one_each) != one_each
+    }
+
+    /// Whether every token that is not out has been tested well for a good while; if all are out, nothing was.
+    fn is_well_again(&self) -> bool {
+        let mut tested = self.tokens.iter().filter(|token| !token.is_out()).peekable();
+        tested.peek().is_some() && tested.all(Token::is_well_again)
+    }
+
+    fn forget_troubles(&mut self) {
+        for token in self.tokens.iter_mut() {
+            token.forget_troubles();
+        }
+    }
+}
