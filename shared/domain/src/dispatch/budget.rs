@@ -53,6 +53,11 @@ impl Budget {
         (missing > 0).then(|| now + wait)
     }
 
+    /// The clock was set back: what was to come back later comes from now on.
+    pub fn clock_set_back(&mut self, now: Timestamp) {
+        self.at = self.at.min(now);
+    }
+
     fn level(&self, now: Timestamp) -> u32 {
         let passed = u32::try_from(now.since(self.at).as_millis()).unwrap_or(u32::MAX);
         self.left

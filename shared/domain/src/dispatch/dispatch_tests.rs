@@ -1,11 +1,11 @@
 //! One dispatcher, step by step.
 
-use std::time::Duration;
+use std::{collections::VecDeque, time::Duration};
 
 use super::*;
 use crate::{
     breaker,
-    failure::{Failure, KeysFailure, Refused},
+    failure::{Failure, Refused},
     id::Serial,
     lane::Carrier,
     reconcile,
@@ -46,11 +46,11 @@ pub(super) const FAST: Duration = Duration::from_millis(2);
 
 pub(super) const NOW: Timestamp = Timestamp::from_secs(1_800_000_000);
 
-fn lane(issuer: &str) -> Lane {
+pub(super) fn lane(issuer: &str) -> Lane {
     format!("{issuer}.interactive").parse().unwrap()
 }
 
-fn serial(number: u8) -> Serial {
+pub(super) fn serial(number: u8) -> Serial {
     Serial::new(NOW, [number; 10])
 }
 
@@ -64,14 +64,14 @@ pub(super) fn serving(carrier: Carrier, cost: u32, token: &str) -> Serving {
     }
 }
 
-fn hint(number: u8) -> Hint {
+pub(super) fn hint(number: u8) -> Hint {
     Hint {
         job: serial(number),
         account: "x".parse().unwrap(),
     }
 }
 
-fn begun(lane: &Lane, jobs: &[Serial], turn: u32) -> Vec<Begun> {
+pub(super) fn begun(lane: &Lane, jobs: &[Serial], turn: u32) -> Vec<Begun> {
     let of = |job: &Serial| Begun {
         job: *job,
         lane: lane.clone(),
@@ -82,16 +82,22 @@ fn begun(lane: &Lane, jobs: &[Serial], turn: u32) -> Vec<Begun> {
 }
 
 /// A dispatcher and what it last asked for.
-struct Bench {
-    dispatcher: Dispatcher,
-    now: Timestamp,
+pub(super) struct Bench {
+    pub(super) dispatcher: Dispatcher,
+    pub(super) now: Timestamp,
+    /// Probes that nobody has looked at yet.
+    pub(super) probes: VecDeque<(u64, ProbeKey)>,
+    /// When each probe was sent.
+    pub(super) sent: Vec<Timestamp>,
 }
 
 impl Bench {
-    fn serving(issuers: &[&str]) -> Self {
+    pub(super) fn serving(issuers: &[&str]) -> Self {
         let mut bench = Self {
             dispatcher: Dispatcher::new(LIMITS, 7),
             now: NOW,
+            probes: VecDeque::new(),
+            sent: Vec::new(),
         };
         let lanes = issuers
             .iter()
@@ -106,25 +112,31 @@ impl Bench {
         bench
     }
 
-    fn handle(&mut self, event: Event) -> Vec<Effect> {
+    pub(super) fn handle(&mut self, event: Event) -> Vec<Effect> {
         let mut effects = Vec::new();
         self.dispatcher.handle(event, self.now, &mut effects);
+        for effect in &effects {
+            if let Effect::Probe { probe, key, .. } = effect {
+                self.probes.push_back((*probe, key.clone()));
+                self.sent.push(self.now);
+            }
+        }
         effects
     }
 
-    fn deliver(&mut self, tag: u64, issuer: &str, jobs: &[u8]) -> Vec<Effect> {
+    pub(super) fn deliver(&mut self, tag: u64, issuer: &str, jobs: &[u8]) -> Vec<Effect> {
         let jobs = jobs.iter().map(|number| hint(*number)).collect();
         let lane = lane(issuer);
         self.handle(Event::Delivered { tag, lane, jobs })
     }
 
-    fn begin_all(&mut self, issuer: &str, jobs: &[u8], turn: u32) -> Vec<Effect> {
+    pub(super) fn begin_all(&mut self, issuer: &str, jobs: &[u8], turn: u32) -> Vec<Effect> {
         let jobs: Vec<Serial> = jobs.iter().map(|number| serial(*number)).collect();
         let begun = begun(&lane(issuer), &jobs, turn);
         self.handle(Event::Begun { begun, not: Vec::new() })
     }
 
-    fn ran(&mut self, number: u8, turn: u32, result: Result<(), Failure>) -> Vec<Effect> {
+    pub(super) fn ran(&mut self, number: u8, turn: u32, result: Result<(), Failure>) -> Vec<Effect> {
         let job = serial(number);
         self.handle(Event::Ran {
             job,
@@ -134,14 +146,14 @@ impl Bench {
         })
     }
 
-    fn recorded(&mut self, number: u8, turn: u32) -> Vec<Effect> {
+    pub(super) fn recorded(&mut self, number: u8, turn: u32) -> Vec<Effect> {
         let job = serial(number);
         let how = Recorded::Done;
         self.handle(Event::Recorded { job, turn, how })
     }
 
     /// Takes one job through begin and run to the given result.
-    fn attempt(&mut self, issuer: &str, number: u8, result: Result<(), Failure>) -> Vec<Effect> {
+    pub(super) fn attempt(&mut self, issuer: &str, number: u8, result: Result<(), Failure>) -> Vec<Effect> {
         let effects = self.deliver(u64::from(number), issuer, &[number]);
         assert_eq!(effects, [Effect::Begin(vec![serial(number)])]);
         let effects = self.begin_all(issuer, &[number], 1);
@@ -155,7 +167,7 @@ impl Bench {
         effects
     }
 
-    fn is_clean(&self) -> bool {
+    pub(super) fn is_clean(&self) -> bool {
         self.dispatcher.flights.is_clean() && self.dispatcher.intake.is_clean()
     }
 }

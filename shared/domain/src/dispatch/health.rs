@@ -63,20 +63,19 @@ impl Probes {
         }
         Some(probing)
     }
-
-    #[cfg(test)]
-    pub fn len(&self) -> usize {
-        self.under_way.len()
-    }
 }
 
 impl Dispatcher {
-    /// Does what is due by now.
-    pub(super) fn look_at_timers(&mut self, now: Timestamp, effects: &mut Vec<Effect>) {
+    /// Notices a clock that was set back.
+    pub(super) fn look_at_clock(&mut self, now: Timestamp) {
         if now + CLOCK_TOLERANCE < self.latest {
             self.clock_set_back(now);
         }
         self.latest = now;
+    }
+
+    /// Does what is due by now.
+    pub(super) fn look_at_timers(&mut self, now: Timestamp, effects: &mut Vec<Effect>) {
         while let Some(issuer) = self.issuers.next_due(now) {
             self.review(&issuer, now, effects);
         }
@@ -86,6 +85,7 @@ impl Dispatcher {
     fn clock_set_back(&mut self, now: Timestamp) {
         self.next_claim = now;
         self.take_over_now(now);
+        self.stand.clock_set_back(now);
         for token in self.tokens.iter_mut() {
             token.clock_set_back(now);
         }
@@ -94,6 +94,9 @@ impl Dispatcher {
             if let Some(known) = self.issuers.get_mut(&issuer) {
                 known.shut_since = known.shut_since.map(|since| since.min(now));
                 known.resumed_at = known.resumed_at.map(|at| at.min(now));
+                for budget in &mut known.budgets {
+                    budget.clock_set_back(now);
+                }
             }
             self.issuers.set_timer(&issuer, &self.limits.breaker, now);
         }

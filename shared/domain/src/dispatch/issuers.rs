@@ -101,11 +101,12 @@ impl Issuer {
             None if self.left => self.resumed_at.map(|resumed| resumed + RESUME_PERIOD),
             _ => None,
         };
-        let probe = self
-            .breaker
-            .probe_at()
-            .map(|at| at.max(now + LATER))
-            .filter(|_| self.enabled);
+        let later = now + LATER;
+        let probe = self.breaker.probe_at().filter(|_| self.enabled);
+        let probe = match self.breaker.is_probe_due(settings, now) {
+            true => probe.and(Some(later)),
+            false => probe.map(|at| at.max(later)),
+        };
         let ramp = self.breaker.ramps_at(settings, now);
         let budgets = self.budgets.iter().filter_map(|budget| budget.admits_at(now));
         [leave, resume, probe, ramp].into_iter().flatten().chain(budgets).min()

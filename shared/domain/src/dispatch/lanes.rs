@@ -62,6 +62,11 @@ impl Lanes {
         self.paused.contains(lane)
     }
 
+    #[cfg(test)]
+    pub fn paused_len(&self) -> usize {
+        self.paused.len()
+    }
+
     /// The lane is served no more.
     pub fn forget(&mut self, lane: &Lane) {
         self.paused.remove(lane);

@@ -170,7 +170,7 @@ impl Dispatcher {
 
     /// Takes an event, and adds what is to be done about it to `effects`.
     pub fn handle(&mut self, event: Event, now: Timestamp, effects: &mut Vec<Effect>) {
-        self.look_at_timers(now, effects);
+        self.look_at_clock(now);
         match event {
             Event::Served(lanes) => self.served(lanes, now, effects),
             Event::InboxOpened => {
@@ -219,6 +219,7 @@ impl Dispatcher {
                 self.intake.drop_waiting();
             }
         }
+        self.look_at_timers(now, effects);
         self.review_stand(now, effects);
         self.review_lanes(effects);
         self.begin(now, effects);
@@ -297,6 +298,8 @@ impl Dispatcher {
 mod cluster;
 #[cfg(test)]
 mod cluster_tests;
+#[cfg(test)]
+mod health_tests;
 #[cfg(test)]
 #[path = "dispatch_tests.rs"]
 mod tests;

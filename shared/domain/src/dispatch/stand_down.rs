@@ -28,6 +28,15 @@ pub(super) enum Stand {
     Limited { ask_again: Timestamp },
 }
 
+impl Stand {
+    /// The clock was set back: what was to be asked later is asked now.
+    pub(super) fn clock_set_back(&mut self, now: Timestamp) {
+        if let Self::Limited { ask_again } = self {
+            *ask_again = now.min(*ask_again);
+        }
+    }
+}
+
 impl Dispatcher {
     /// Whether tokens are tested though nothing has failed.
     pub(super) fn is_watched(&self) -> bool {
