@@ -12,7 +12,9 @@
 //!
 //! All operations cost O(1), amortised over the units of cost, but removal, which looks at what it removes from.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
+
+use foldhash::{HashMap, HashMapExt as _};
 
 use crate::{
     id::{AccountId, IssuerId},

@@ -16,6 +16,8 @@ use std::{
     time::Duration,
 };
 
+use foldhash::{HashMap, HashMapExt as _};
+
 use crate::{
     lane::{Carrier, Lane},
     time::Timestamp,
@@ -61,7 +63,7 @@ pub struct Claim {
 #[derive(Debug)]
 pub struct Reconciler {
     limits: Limits,
-    lanes: BTreeMap<Lane, Memory>,
+    lanes: HashMap<Lane, Memory>,
     /// The lane after which the next question begins, so that all have their turn.
     last: Option<Lane>,
     /// Lanes that were woken since they were asked about, each once, the longest ago first.
@@ -108,7 +110,7 @@ impl Reconciler {
         );
         Self {
             limits,
-            lanes: BTreeMap::new(),
+            lanes: HashMap::new(),
             last: None,
             woken: VecDeque::new(),
         }
@@ -195,10 +197,7 @@ impl Reconciler {
     }
 
     fn memory(&mut self, lane: &Lane) -> &mut Memory {
-        if !self.lanes.contains_key(lane) {
-            self.lanes.insert(lane.clone(), Memory::default());
-        }
-        self.lanes.get_mut(lane).expect("it was just inserted")
+        self.lanes.entry(lane.clone()).or_default()
     }
 }
 

@@ -29,7 +29,7 @@ impl Dispatcher {
         now: Timestamp,
         effects: &mut Vec<Effect>,
     ) {
-        let Some(serving) = self.serving.get(&lane) else {
+        let Some(cost) = self.issuers.cost(&lane) else {
             effects.push(Effect::GiveBack(vec![tag]));
             return;
         };
@@ -41,10 +41,7 @@ impl Dispatcher {
             self.reconciler.delivered(&lane, youngest, now);
         }
         let flights = &self.flights;
-        match self
-            .intake
-            .deliver(tag, &lane, jobs, serving.cost, |job| flights.has(job))
-        {
+        match self.intake.deliver(tag, &lane, jobs, cost, |job| flights.has(job)) {
             Taken::Held => {}
             Taken::Settled => effects.push(Effect::Settle(vec![tag])),
             Taken::Full => {
@@ -58,11 +55,11 @@ impl Dispatcher {
         self.claiming = false;
         let mut found: BTreeMap<Lane, (u32, bool)> = BTreeMap::new();
         for (lane, hint) in jobs {
-            let Some(serving) = self.serving.get(&lane) else {
+            let Some(cost) = self.issuers.cost(&lane) else {
                 continue;
             };
             let wanted = self.takes_jobs() && self.may_claim(&lane, now) && !self.flights.has(hint.job);
-            let new = wanted && self.intake.hint(&lane, hint, serving.cost);
+            let new = wanted && self.intake.hint(&lane, hint, cost);
             let (count, any_new) = found.entry(lane).or_default();
             *count += 1;
             *any_new |= new;
@@ -123,7 +120,7 @@ impl Dispatcher {
             self.follow(job, 0, action(failure), effects);
         }
         for (lane, (account, jobs)) in lanes {
-            let cost = self.serving.get(&lane).map_or(1, |serving| serving.cost);
+            let cost = self.issuers.cost(&lane).unwrap_or(1);
             self.flights.make_ready(&lane, &account, &jobs, cost);
         }
     }

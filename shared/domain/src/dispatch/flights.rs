@@ -5,7 +5,9 @@
 //! place stands in a line, and is asked again when places are given back: a few at a time, so that it costs the same however many stand
 //! there.
 
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
+
+use foldhash::{HashMap, HashMapExt as _, HashSet};
 
 use super::issuers::{Issuer, Issuers};
 use crate::{

@@ -192,7 +192,7 @@ fn where_its_key_may_sign_nothing_else_the_oldest_job_is_the_probe() {
         panic!("a job is wanted: {effects:?}");
     };
     let asked = asked.clone();
-    let jobs = [7, 8].map(|number| (lane("a"), super::tests::hint(number))).into();
+    let jobs = [7, 8].map(|number| (lane("a"), tests::hint(number))).into();
     let effects = bench.handle(Event::Claimable { asked, jobs });
     assert_eq!(effects, [Effect::Begin(vec![serial(7)])], "one, and only one");
     bench.begin_all("a", &[7], 1);

@@ -1,6 +1,6 @@
 //! Hints that wait, and the deliveries that brought them: a delivery is settled when none of its jobs waits any more.
 
-use std::collections::{HashMap, HashSet};
+use foldhash::{HashMap, HashMapExt as _, HashSet};
 
 use super::event::Hint;
 use crate::{

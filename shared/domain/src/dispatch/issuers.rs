@@ -3,16 +3,15 @@
 //! One look-up an event; whatever is due at some time stands in one list of timers, so that an event costs the same with ten issuers and
 //! with ten thousand.
 
-use std::{
-    collections::{BTreeSet, HashMap},
-    time::Duration,
-};
+use std::{collections::BTreeSet, time::Duration};
+
+use foldhash::HashMap;
 
 use super::{budget::Budget, event::ProbeBy};
 use crate::{
     breaker::{Breaker, Permit, Settings, Standing},
     id::IssuerId,
-    lane::Class,
+    lane::{Class, Lane},
     time::Timestamp,
 };
 
@@ -28,6 +27,8 @@ pub(super) struct Issuer {
     /// Whether it is served; if not, it is remembered only for what is in flight.
     pub served: bool,
     pub token: usize,
+    /// What a job costs in each of its lanes that are served.
+    pub costs: [Option<u32>; 3],
     pub enabled: bool,
     pub probe_by: ProbeBy,
     pub breaker: Breaker,
@@ -51,6 +52,7 @@ impl Issuer {
         Self {
             served: false,
             token: 0,
+            costs: [None; 3],
             enabled: true,
             probe_by: ProbeBy::OwnKey,
             breaker: Breaker::new(),
@@ -126,16 +128,18 @@ impl Issuers {
         self.known.get(issuer)
     }
 
+    /// What a job of the lane costs; `None` if it is not served.
+    pub fn cost(&self, lane: &Lane) -> Option<u32> {
+        self.known.get(&lane.issuer)?.costs[lane.class as usize]
+    }
+
     pub fn get_mut(&mut self, issuer: &IssuerId) -> Option<&mut Issuer> {
         self.known.get_mut(issuer)
     }
 
     /// The issuer, known from now on.
     pub fn know(&mut self, issuer: &IssuerId) -> &mut Issuer {
-        if !self.known.contains_key(issuer) {
-            self.known.insert(issuer.clone(), Issuer::new());
-        }
-        self.known.get_mut(issuer).expect("it was just inserted")
+        self.known.entry(issuer.clone()).or_insert_with(Issuer::new)
     }
 
     pub fn iter(&self) -> impl Iterator<Item = (&IssuerId, &Issuer)> {

@@ -267,6 +267,7 @@ impl Dispatcher {
     fn know_issuers(&mut self) {
         for (_, issuer) in self.issuers.iter_mut() {
             issuer.served = false;
+            issuer.costs = [None; 3];
         }
         for token in self.tokens.iter_mut() {
             token.issuers = 0;
@@ -280,6 +281,7 @@ impl Dispatcher {
                 token.issuers += 1;
             }
             issuer.token = number;
+            issuer.costs[lane.class as usize] = Some(serving.cost);
             issuer.enabled = serving.enabled;
             issuer.probe_by = serving.probe_by;
         }

@@ -39,7 +39,7 @@ impl Dispatcher {
         let issuer = self.issuers.get_mut(&lane.issuer);
         let permit = issuer.and_then(|issuer| issuer.permit(&self.limits.breaker, now));
         self.flights.start(&mut self.issuers, (job, turn), &lane, permit);
-        let cost = self.serving.get(&lane).map_or(1, |serving| serving.cost);
+        let cost = self.issuers.cost(&lane).unwrap_or(1);
         self.flights.make_ready(&lane, &account, &[(job, turn)], cost);
         effects.push(Effect::Note {
             job,
