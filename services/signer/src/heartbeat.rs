@@ -9,7 +9,11 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
-use domain::{dispatch::Hindrance, id::Incarnation, issuer::Role};
+use domain::{
+    dispatch::Hindrance,
+    id::{Incarnation, IssuerId},
+    issuer::Role,
+};
 use runtime::{clock::StoreClock, follow::Applied, health::Condition};
 use store::{Announcement, Store};
 use tokio::{sync::mpsc, time::timeout};
@@ -32,6 +36,8 @@ pub struct Heart {
     pub keyring: Arc<ArcSwap<Keyring>>,
     /// Jobs in flight, as the worker counts them.
     pub in_flight: Arc<AtomicU64>,
+    /// Breakers that are not closed, as the worker shows them.
+    pub breakers: Arc<ArcSwap<Vec<(IssuerId, String)>>>,
     /// How long a lease lasts, how often it is renewed, and how far the clocks may be apart.
     pub config: runtime::config::Signer,
     /// Whom to tell.
@@ -78,7 +84,7 @@ impl Heart {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             revision: self.applied.load().revision(),
             issuers: self.keyring.load().issuers(),
-            breakers: Vec::new(),
+            breakers: self.breakers.load().to_vec(),
             in_flight: self.in_flight.load(Ordering::Relaxed),
         };
         let started = Instant::now();

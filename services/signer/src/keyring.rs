@@ -3,8 +3,8 @@
 use std::{collections::BTreeMap, fmt, sync::Arc};
 
 use domain::{
-    dispatch::{Serving, cost},
-    id::IssuerId,
+    dispatch::{ProbeBy, Serving, cost},
+    id::{IssuerId, TokenId},
     issuer::{Issuer, IssuerState},
     lane::{Class, Lane},
     registry::Snapshot,
@@ -40,7 +40,7 @@ impl Held {
     }
 
     /// The token that the key is on.
-    pub fn token(&self) -> &domain::id::TokenId {
+    pub fn token(&self) -> &TokenId {
         self.token.token()
     }
 }
@@ -50,13 +50,20 @@ impl Held {
 pub struct Keyring {
     held: BTreeMap<IssuerId, Arc<Held>>,
     missing: BTreeMap<IssuerId, String>,
+    tokens: BTreeMap<TokenId, Arc<dyn Keys>>,
 }
 
 impl Keyring {
     /// Looks every issuer's key up on the tokens. Blocks. What `before` has is not looked at anew unless the issuer has changed or its
     /// key is gone.
     pub fn look(snapshot: &Snapshot, tokens: &[Arc<dyn Keys>], before: &Self) -> Self {
-        let mut ring = Self::default();
+        let mut ring = Self {
+            tokens: tokens
+                .iter()
+                .map(|token| (token.token().clone(), token.clone()))
+                .collect(),
+            ..Self::default()
+        };
         for (id, issuer) in &snapshot.issuers {
             if issuer.state == IssuerState::Destroyed {
                 continue;
@@ -73,6 +80,11 @@ impl Keyring {
     /// The issuer, if its key is here.
     pub fn get(&self, issuer: &IssuerId) -> Option<&Arc<Held>> {
         self.held.get(issuer)
+    }
+
+    /// A token that is here.
+    pub fn token_named(&self, token: &TokenId) -> Option<&Arc<dyn Keys>> {
+        self.tokens.get(token)
     }
 
     /// Issuers whose keys are here.
@@ -104,17 +116,20 @@ impl Keyring {
     pub fn lanes(&self, carrier: impl Fn(&Lane) -> domain::lane::Carrier) -> Vec<(Lane, Serving)> {
         let lanes = self.held.values().flat_map(|held| {
             Class::ALL.map(|class| {
-                let lane = Lane {
-                    issuer: held.issuer.id.clone(),
-                    class,
-                };
-                (lane, cost(held.issuer.key_type))
+                let issuer = held.issuer.id.clone();
+                (Lane { issuer, class }, held)
             })
         });
         lanes
-            .map(|(lane, cost)| {
-                let carrier = carrier(&lane);
-                (lane, Serving { carrier, cost })
+            .map(|(lane, held)| {
+                let serving = Serving {
+                    carrier: carrier(&lane),
+                    cost: cost(held.issuer.key_type),
+                    token: held.token().clone(),
+                    enabled: held.issuer.state == IssuerState::Enabled,
+                    probe_by: ProbeBy::OwnKey,
+                };
+                (lane, serving)
             })
             .collect()
     }

@@ -27,12 +27,20 @@ use std::{
 use arc_swap::ArcSwap;
 use broker::Broker;
 use domain::{
+    breaker,
     dispatch::{Dispatcher, Limits},
-    id::Incarnation,
+    id::{Incarnation, IssuerId},
     reconcile,
 };
 use keys::Keys;
-use runtime::{clock::StoreClock, config, follow::Applied, health::Health, shutdown::Shutdown, telemetry};
+use runtime::{
+    clock::{StoreClock, entropy},
+    config,
+    follow::Applied,
+    health::Health,
+    shutdown::Shutdown,
+    telemetry,
+};
 use store::Store;
 use tokio::{
     runtime::Handle,
@@ -138,6 +146,7 @@ pub async fn serve(context: Context) -> Result<(), SignerError> {
     let metrics = Metrics::new(&metrics);
     let keyring: Arc<ArcSwap<Keyring>> = Arc::default();
     let announced = Arc::new(AtomicU64::new(0));
+    let breakers: Arc<ArcSwap<Vec<(IssuerId, String)>>> = Arc::default();
     let (news, inlet) = mpsc::channel(in_flight * 4 + 64);
     let (endings, to_record) = mpsc::channel(in_flight * 2 + 64);
     let (answers, to_answer) = mpsc::channel(ANSWERS);
@@ -154,6 +163,7 @@ pub async fn serve(context: Context) -> Result<(), SignerError> {
         applied: applied.clone(),
         keyring: keyring.clone(),
         in_flight: announced.clone(),
+        breakers: breakers.clone(),
         config: config.clone(),
         news: news.clone(),
         condition: health.part("signer"),
@@ -224,7 +234,7 @@ pub async fn serve(context: Context) -> Result<(), SignerError> {
         metrics: metrics.clone(),
     };
     let worker = Worker {
-        dispatcher: Dispatcher::new(limits(&config, threads, in_flight)),
+        dispatcher: Dispatcher::new(limits(&config, threads, in_flight), u64::from_be_bytes(entropy())),
         store: store.clone(),
         broker,
         incarnation: incarnation.clone(),
@@ -240,6 +250,7 @@ pub async fn serve(context: Context) -> Result<(), SignerError> {
         aside,
         config,
         in_flight: announced,
+        breakers,
         metrics,
         health,
         shutdown,
@@ -282,11 +293,14 @@ fn limits(config: &config::Signer, threads: usize, in_flight: usize) -> Limits {
         in_flight,
         begin: config.begin_batch.min(in_flight),
         workers: threads,
+        probes: threads.div_ceil(4),
         claims: reconcile::Limits {
             period: CLAIM_PERIOD,
             lanes: CLAIM_LANES,
             jobs: CLAIM_JOBS,
         },
+        breaker: breaker::Settings::default(),
+        force: None,
         take_over_period: TAKE_OVER_PERIOD,
     }
 }

@@ -1,5 +1,7 @@
 //! What the parts of the signer tell its worker, and what is written down for operators.
 
+use std::time::Duration;
+
 use domain::{
     bytes::Blob,
     dispatch::{Hindrance, Recorded},
@@ -43,6 +45,17 @@ pub enum News {
         /// What the ledger said.
         how: Recorded,
     },
+    /// A canary signature was made, or was not.
+    Probed {
+        /// Which.
+        probe: u64,
+        /// What came of it.
+        result: Result<(), Failure>,
+        /// How long it took.
+        took: Duration,
+    },
+    /// This signer may not stand down.
+    PermitRefused,
     /// Something keeps this signer from beginning jobs.
     Hindered(Hindrance),
     /// It does so no longer.

@@ -1,5 +1,7 @@
 //! One signature: made, sealed, verified under the issuer's whole chain, and made once more if it does not hold.
 
+use std::time::{Duration, Instant};
+
 use domain::failure::Failure;
 use pki::certificate::{SealedWrong, seal};
 use store::Begun;
@@ -13,6 +15,8 @@ pub struct Signed {
     pub signature: Vec<u8>,
     /// Signatures that were made, the bad ones included.
     pub attempts: u32,
+    /// How long the key took for the one that holds.
+    pub took: Duration,
 }
 
 /// Why there is none.
@@ -33,14 +37,20 @@ impl From<Failure> for NotSigned {
 /// Signs the intent of a job. Blocks as long as the key operation takes.
 pub fn sign(held: &Held, begun: &Begun, checked: &Checked) -> Result<Signed, NotSigned> {
     for attempts in 1..=2 {
+        let started = Instant::now();
         let signature = held.sign(&begun.tbs).map_err(|error| {
             tracing::warn!(job = %begun.job, lane = %begun.lane, error = %error, "key operation failed");
             Failure::Keys(error.failure)
         })?;
+        let took = started.elapsed();
         let certificate = seal(&begun.tbs, held.issuer.signature_algorithm, &signature);
         match held.chain.check(&certificate, &begun.tbs, &checked.statement.content) {
             Ok(()) => {
-                return Ok(Signed { signature, attempts });
+                return Ok(Signed {
+                    signature,
+                    attempts,
+                    took,
+                });
             }
             Err(SealedWrong::Signature(error)) => {
                 tracing::error!(job = %begun.job, lane = %begun.lane, token = %held.token(), attempts, %error, "a signature does not verify: dropped");

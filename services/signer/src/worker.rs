@@ -2,6 +2,7 @@
 
 mod lanes;
 mod messages;
+mod probe;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
@@ -83,8 +84,10 @@ pub struct Worker {
     pub aside: mpsc::Sender<Unbelievable>,
     /// Configuration.
     pub config: runtime::config::Signer,
-    /// What others are told is in flight.
+    /// What others are told is in flight, and of breakers that are not closed.
     pub in_flight: Arc<AtomicU64>,
+    /// See there.
+    pub breakers: Arc<ArcSwap<Vec<(IssuerId, String)>>>,
     /// Measurements.
     pub metrics: Metrics,
     /// Conditions of lanes.
@@ -113,7 +116,7 @@ pub struct State {
     contexts: messages::Contexts,
     conditions: BTreeMap<Lane, Condition>,
     /// Issuers whose lanes say that their keys fail.
-    gated: BTreeSet<IssuerId>,
+    shut: BTreeSet<IssuerId>,
     over: Option<Result<(), String>>,
 }
 
@@ -224,7 +227,13 @@ impl Worker {
             if going.progress.elapsed() > self.config.operation_limit {
                 for (job, turn) in going.left.drain() {
                     let result = Err(Failure::Keys(KeysFailure::Hang));
-                    events.push(Event::Ran { job, turn, result });
+                    let took = self.config.operation_limit;
+                    events.push(Event::Ran {
+                        job,
+                        turn,
+                        result,
+                        took,
+                    });
                 }
             }
         }
@@ -283,6 +292,8 @@ impl Worker {
                 }
                 self.happen(Event::Recorded { job, turn, how }).await;
             }
+            News::Probed { probe, result, took } => self.happen(Event::Probed { probe, result, took }).await,
+            News::PermitRefused => self.happen(Event::PermitRefused).await,
             News::Hindered(hindrance) => self.happen(Event::Hindered(hindrance)).await,
             News::Freed(hindrance) => self.happen(Event::Freed(hindrance)).await,
             News::Keys => self.keys_changed().await,
@@ -343,10 +354,17 @@ impl Worker {
             tracing::warn!(%job, turn, "job {job} had come to its end before: dropped");
             return;
         }
+        let took = result.as_ref().map_or(Duration::ZERO, |signed| signed.took);
         let result = result.map(|signed| {
             self.state.signed.insert((job, turn), signed);
         });
-        self.happen(Event::Ran { job, turn, result }).await;
+        self.happen(Event::Ran {
+            job,
+            turn,
+            result,
+            took,
+        })
+        .await;
     }
 
     async fn perform(&mut self, effect: Effect) {
@@ -359,6 +377,11 @@ impl Worker {
             Effect::Claim(claims) => self.claim(claims),
             Effect::TakeOver(lanes) => self.take_over(lanes),
             Effect::Run { run, lane, jobs } => self.start(run, lane, &jobs),
+            Effect::Probe { probe, token, key } => self.probe(probe, token, key),
+            Effect::AskPermit => self.ask_permit(),
+            // None was ever granted.
+            Effect::ReturnPermit => {}
+            Effect::Alert(alert) => Self::alert(&alert),
             Effect::Finish { job, turn } => self.finish(job, turn),
             Effect::Refuse { job, turn, id, detail } => {
                 let id = id.to_owned();

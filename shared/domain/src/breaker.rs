@@ -11,7 +11,7 @@
 //!
 //! No clock and no randomness: `now` and `entropy` are arguments. Every operation costs O(1), and a breaker's size never changes.
 
-use std::time::Duration;
+use std::{fmt, time::Duration};
 
 use crate::{backoff::Backoff, time::Timestamp};
 
@@ -110,6 +110,16 @@ pub enum Standing {
     Open,
     /// One probe is out; nothing else passes.
     HalfOpen,
+}
+
+impl fmt::Display for Standing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Closed => "closed",
+            Self::Open => "open",
+            Self::HalfOpen => "half-open",
+        })
+    }
 }
 
 /// Allows one call, and says of its outcome whether it still proves anything.

@@ -1,6 +1,6 @@
 //! Which lanes the worker serves, from which inbox, and what the world is told of each.
 
-use std::{collections::BTreeSet, time::Instant};
+use std::{collections::BTreeSet, sync::Arc, time::Instant};
 
 use domain::{dispatch::Event, id::IssuerId, lane::Lane};
 use tokio::time::timeout;
@@ -83,22 +83,30 @@ impl Worker {
                 None => condition.ready(),
             }
         }
-        self.state.gated.clear();
+        self.state.shut.clear();
     }
 
-    /// Lanes whose keys fail say so.
+    /// Lanes whose keys fail say so, and the next heartbeat tells others.
     pub(super) fn show_health(&mut self) {
-        let gated: BTreeSet<IssuerId> = self.dispatcher.status().gated.into_iter().collect();
-        if gated == self.state.gated {
+        let breakers: Vec<(IssuerId, String)> = self
+            .dispatcher
+            .breakers()
+            .map(|(issuer, standing)| (issuer.clone(), standing.to_string()))
+            .collect();
+        let shut: BTreeSet<IssuerId> = breakers.iter().map(|(issuer, _)| issuer.clone()).collect();
+        if **self.breakers.load() != breakers {
+            self.breakers.store(Arc::new(breakers));
+        }
+        if shut == self.state.shut {
             return;
         }
         for (lane, condition) in &self.state.conditions {
-            match (self.state.gated.contains(&lane.issuer), gated.contains(&lane.issuer)) {
-                (false, true) => condition.not_ready("operations with this issuer's key fail"),
+            match (self.state.shut.contains(&lane.issuer), shut.contains(&lane.issuer)) {
+                (false, true) => condition.not_ready("operations with this issuer's key fail: its breaker is open"),
                 (true, false) => condition.ready(),
                 (false, false) | (true, true) => {}
             }
         }
-        self.state.gated = gated;
+        self.state.shut = shut;
     }
 }
