@@ -441,4 +441,16 @@ impl Dispatcher {
         let watched = self.is_watched();
         self.tokens.iter().filter_map(|token| token.canary_at(watched)).min()
     }
+
+    /// Whether an issuer is enabled, as it was served last.
+    #[cfg(test)]
+    pub(super) fn is_enabled(&self, issuer: &IssuerId) -> bool {
+        self.issuers.get(issuer).is_some_and(|issuer| issuer.enabled)
+    }
+
+    /// Whether a token refuses the PIN, so that every probe would be another try.
+    #[cfg(test)]
+    pub(super) fn takes_no_probes(&self, token: &TokenId) -> bool {
+        self.tokens.iter().any(|known| known.id == *token && known.is_locked())
+    }
 }

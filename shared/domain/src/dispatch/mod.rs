@@ -303,5 +303,7 @@ mod cluster_tests;
 #[cfg(test)]
 mod health_tests;
 #[cfg(test)]
+mod sequences_tests;
+#[cfg(test)]
 #[path = "dispatch_tests.rs"]
 mod tests;

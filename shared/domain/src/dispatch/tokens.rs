@@ -221,6 +221,11 @@ impl Token {
         was_in
     }
 
+    #[cfg(test)]
+    pub fn is_locked(&self) -> bool {
+        self.state == (State::Out { locked: true })
+    }
+
     /// An operator says that the PIN may be tried again.
     pub fn unlock(&mut self, now: Timestamp) {
         if self.state == (State::Out { locked: true }) {
@@ -317,7 +322,3 @@ impl Tokens {
         served.peek().is_some() && served.all(Token::is_out)
     }
 }
-
-#[cfg(test)]
-#[path = "tokens_tests.rs"]
-mod tests;
