@@ -3,7 +3,7 @@
 //! Everything around it answers at once, on the same core: what is measured includes making the events and reading the effects.
 
 use std::{
-    collections::VecDeque,
+    collections::{HashMap, VecDeque},
     hint::black_box,
     time::{Duration, Instant},
 };
@@ -22,6 +22,8 @@ use domain::{
 const START: Timestamp = Timestamp::from_secs(1_800_000_000);
 /// As many jobs as an interactive envelope carries.
 const ENVELOPE: usize = 4;
+/// As many jobs as a signer begins at a time.
+const BEGIN: usize = 64;
 
 struct World {
     dispatcher: Dispatcher,
@@ -32,10 +34,13 @@ struct World {
     now: Timestamp,
     serial: u64,
     tag: u64,
-    lane_of_tag: usize,
+    last_lane: usize,
     events: u64,
     todo: VecDeque<Effect>,
-    jobs: std::collections::HashMap<Serial, usize>,
+    /// Whether jobs wait all the time: a begin is answered when as many have come as it takes.
+    is_deep: bool,
+    begin: Option<Vec<Serial>>,
+    jobs: HashMap<Serial, usize>,
 }
 
 impl World {
@@ -44,7 +49,7 @@ impl World {
             waiting: 200_000,
             waiting_per_lane: 20_000,
             in_flight: 512,
-            begin: 64,
+            begin: BEGIN,
             workers: 8,
             probes: 2,
             claims: reconcile::Limits {
@@ -78,10 +83,12 @@ impl World {
             now: START,
             serial: 0,
             tag: 0,
-            lane_of_tag: 0,
+            last_lane: 0,
             events: 0,
             todo: VecDeque::new(),
-            jobs: std::collections::HashMap::new(),
+            is_deep: false,
+            begin: None,
+            jobs: HashMap::new(),
         };
         world.tell(Event::Freed(Hindrance::Lease));
         world.tell(Event::Served(served));
@@ -125,25 +132,26 @@ impl World {
         }
     }
 
+    fn begun(&mut self, jobs: &[Serial]) {
+        let begun = jobs.iter().map(|job| Begun {
+            job: *job,
+            lane: self.lanes[self.jobs[job]].clone(),
+            account: self.account.clone(),
+            turn: 1,
+        });
+        let begun = begun.collect();
+        self.tell(Event::Begun { begun, not: Vec::new() });
+    }
+
     fn answer(&mut self, effect: Effect) {
         match effect {
-            Effect::Begin(jobs) => {
-                let begun = jobs.iter().map(|job| Begun {
-                    job: *job,
-                    lane: self.lanes[self.jobs[job]].clone(),
-                    account: self.account.clone(),
-                    turn: 1,
-                });
-                let begun = begun.collect();
-                self.tell(Event::Begun { begun, not: Vec::new() });
-            }
+            Effect::Begin(jobs) if self.is_deep && self.begin.is_none() => self.begin = Some(jobs),
+            Effect::Begin(jobs) => self.begun(&jobs),
             Effect::Run { run, jobs, .. } => {
                 for (job, turn) in jobs {
                     let broken = self.jobs[&job] >= self.broken_from;
-                    let result = match broken {
-                        true => Err(Failure::Keys(KeysFailure::OperationFailed)),
-                        false => Ok(()),
-                    };
+                    let failure = Failure::Keys(KeysFailure::OperationFailed);
+                    let result = if broken { Err(failure) } else { Ok(()) };
                     let took = Duration::from_micros(100);
                     self.tell(Event::Ran {
                         job,
@@ -177,19 +185,27 @@ impl World {
     fn take(&mut self, events: u64) {
         let until = self.events + events;
         while self.events < until {
-            self.lane_of_tag = (self.lane_of_tag + 1) % self.lanes.len();
-            self.deliver(self.lane_of_tag);
-            self.answer_all();
+            for _ in 0..BEGIN / ENVELOPE {
+                self.last_lane = (self.last_lane + 1) % self.lanes.len();
+                self.deliver(self.last_lane);
+                self.answer_all();
+            }
+            if let Some(jobs) = self.begin.take() {
+                self.begun(&jobs);
+                self.answer_all();
+            }
         }
     }
 
-    /// So many jobs wait, of all issuers, and go on waiting: nothing is begun meanwhile.
+    /// So many jobs of all issuers wait, and as many go on waiting while others come and go.
     fn fill(&mut self, jobs: usize) {
-        // One begin is never answered, so no other follows it.
+        self.is_deep = true;
         for number in 0..jobs / ENVELOPE {
             self.deliver(number % self.lanes.len());
-            self.todo.retain(|effect| !matches!(effect, Effect::PauseLane(_)));
+            self.answer_all();
         }
+        let waiting = self.dispatcher.status().waiting;
+        assert!(waiting > jobs / 10 * 9, "{waiting} jobs wait");
     }
 }
 

@@ -130,9 +130,9 @@ impl Flights {
         self.shared_by = served;
     }
 
-    /// Gives each token one job at a time, or as many as there is room for.
-    pub fn set_one_each(&mut self, one_each: bool) {
-        self.one_each = one_each;
+    /// Gives each token one job at a time, or as many as there is room for. Whether that is new.
+    pub fn set_one_each(&mut self, one_each: bool) -> bool {
+        std::mem::replace(&mut self.one_each, one_each) != one_each
     }
 
     /// Whether a job is under way here, in whatever turn.

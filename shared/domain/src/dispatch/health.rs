@@ -255,7 +255,7 @@ impl Dispatcher {
     pub(super) fn probed(
         &mut self,
         probe: u64,
-        result: Result<(), Failure>,
+        result: &Result<(), Failure>,
         took: Duration,
         now: Timestamp,
         effects: &mut Vec<Effect>,

@@ -23,6 +23,10 @@ pub(super) const RESUME_PERIOD: Duration = Duration::from_secs(2);
 const LATER: Duration = Duration::from_millis(100);
 
 #[derive(Debug)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "facts that do not depend on one another, each asked for alone"
+)]
 pub(super) struct Issuer {
     /// Whether it is served; if not, it is remembered only for what is in flight.
     pub served: bool,
@@ -105,10 +109,8 @@ impl Issuer {
         };
         let later = now + LATER;
         let probe = self.breaker.probe_at().filter(|_| self.enabled);
-        let probe = match self.breaker.is_probe_due(settings, now) {
-            true => probe.and(Some(later)),
-            false => probe.map(|at| at.max(later)),
-        };
+        let is_due = self.breaker.is_probe_due(settings, now);
+        let probe = probe.map(|at| if is_due { later } else { at.max(later) });
         let ramp = self.breaker.ramps_at(settings, now);
         let budgets = self.budgets.iter().filter_map(|budget| budget.admits_at(now));
         [leave, resume, probe, ramp].into_iter().flatten().chain(budgets).min()

@@ -46,7 +46,6 @@ impl Dispatcher {
     pub(super) fn review_stand(&mut self, now: Timestamp, effects: &mut Vec<Effect>) {
         match self.stand {
             Stand::Well if self.tokens.iter().any(|token| token.is_unwell(now)) => self.ask_permit(effects),
-            Stand::Well | Stand::Asking => {}
             Stand::Down | Stand::Limited { .. } if self.is_well_again() => {
                 if self.stand == Stand::Down {
                     effects.push(Effect::ReturnPermit);
@@ -57,7 +56,7 @@ impl Dispatcher {
                 effects.push(Effect::Alert(Alert::StandDownEnded));
             }
             Stand::Limited { ask_again } if now >= ask_again => self.ask_permit(effects),
-            Stand::Down | Stand::Limited { .. } => {}
+            Stand::Well | Stand::Asking | Stand::Down | Stand::Limited { .. } => {}
         }
     }
 
@@ -99,8 +98,7 @@ impl Dispatcher {
     }
 
     fn set_one_each(&mut self, one_each: bool) -> bool {
-        self.flights.set_one_each(one_each);
-        std::mem::replace(&mut self.one_each, one_each) != one_each
+        self.flights.set_one_each(one_each)
     }
 
     /// Whether every token that is not out has been tested well for a good while; if all are out, nothing was.

@@ -74,11 +74,17 @@ pub(super) struct Token {
     /// Whether the canary that is under way, or was the last, is made with the canary key.
     with_canary_key: bool,
     next: Timestamp,
-    /// Whether the canary key fails while other keys work, and whether operators have not been told yet.
-    canary_key_fails: bool,
-    canary_key_alert: bool,
+    canary_key: CanaryKey,
     troubles: VecDeque<Timestamp>,
     good: u32,
+}
+
+/// Whether the canary key fails while other keys work, and whether operators have been told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum CanaryKey {
+    Works,
+    FailsUntold,
+    Fails,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -100,8 +106,7 @@ impl Token {
             under_way: false,
             with_canary_key: false,
             next: Timestamp::default(),
-            canary_key_fails: false,
-            canary_key_alert: false,
+            canary_key: CanaryKey::Works,
             troubles: VecDeque::new(),
             good: 0,
         }
@@ -112,7 +117,7 @@ impl Token {
         match self.state {
             State::Works => true,
             // A canary key that is known to fail says nothing new.
-            State::Doubted => self.step <= usize::from(self.canary_key_fails),
+            State::Doubted => self.step <= usize::from(self.canary_key != CanaryKey::Works),
             State::Out { .. } => false,
         }
     }
@@ -178,13 +183,12 @@ impl Token {
             self.good = if is_slow { 0 } else { self.good.saturating_add(1) };
             let was_out = self.is_out();
             if self.with_canary_key {
-                self.canary_key_fails = false;
-            } else if !was_out {
-                self.canary_key_alert |= !self.canary_key_fails;
-                self.canary_key_fails = true;
+                self.canary_key = CanaryKey::Works;
+            } else if !was_out && self.canary_key == CanaryKey::Works {
+                self.canary_key = CanaryKey::FailsUntold;
             }
             // That the canary key alone fails is no flicker.
-            if is_slow || was_out || (self.step > 0 && !self.canary_key_fails) {
+            if is_slow || was_out || (self.step > 0 && self.canary_key == CanaryKey::Works) {
                 self.trouble(now);
             }
             self.state = State::Works;
@@ -211,7 +215,11 @@ impl Token {
 
     /// Whether the canary key has been found to fail while other keys work, and nobody was told yet.
     pub fn take_canary_key_alert(&mut self) -> bool {
-        std::mem::take(&mut self.canary_key_alert)
+        let untold = self.canary_key == CanaryKey::FailsUntold;
+        if untold {
+            self.canary_key = CanaryKey::Fails;
+        }
+        untold
     }
 
     /// It refused the PIN. Whether it was in until now.
