@@ -1,8 +1,11 @@
-//! Where private keys live. [`Keys`] is one token: a software key store now, a PKCS#11 token behind the same contract suite
-//! ([`suite`]).
+//! Where private keys live. [`Keys`] is one token: a software key store ([`soft`]) or a PKCS#11 token
+//! ([`pkcs11`]), behind the same contract suite ([`suite`]).
 //!
 //! Calls block: they run on the signer's bounded pool, never on an async worker.
 
+mod files;
+mod pair;
+pub mod pkcs11;
 pub mod soft;
 pub mod suite;
 
@@ -11,12 +14,14 @@ use domain::{
     id::TokenId,
     key::{KeyType, SignatureAlgorithm},
 };
+use serde::{Deserialize, Serialize};
 
-/// Name of a key on its token: `CKA_ID` in hexadecimal, or a soft key's name.
+/// Name of a key on its token: a soft key's name, or what a `CKA_ID` says: as text where it is plain (`issuing-1`), otherwise `0x` and its
+/// bytes in hexadecimal.
 pub type KeyName = String;
 
 /// A key that is on a token.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KeyInfo {
     /// Its name there.
     pub name: KeyName,
@@ -69,6 +74,17 @@ pub trait Keys: Send + Sync + std::fmt::Debug {
     /// Signs a message (not a digest). ECDSA signatures come in DER (RFC 3279, 2.2.3), RSA as PKCS#1 v1.5.
     fn sign(&self, name: &str, algorithm: SignatureAlgorithm, message: &[u8]) -> Result<Vec<u8>, KeysError>;
 
+    /// Tests the token itself: signs a message that nobody can take for anything else, with a key that no issuer has, and verifies it.
+    /// [`KeysFailure::KeyNotFound`] says that the canary key is gone, and nothing about the token.
+    fn canary(&self) -> Result<(), KeysError>;
     /// Destroys a key. It cannot be undone.
     fn destroy(&self, name: &str) -> Result<(), KeysError>;
+}
+
+/// What a canary key signs: text that can never be parsed as a certificate, a CRL or an OCSP response, and never twice the same.
+pub fn canary_message(of: impl std::fmt::Display, nonce: [u8; 16]) -> String {
+    format!(
+        "bulkhead canary: this is no certificate, no CRL and no OCSP response: {of} {:032x}",
+        u128::from_be_bytes(nonce)
+    )
 }

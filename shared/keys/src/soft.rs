@@ -10,8 +10,6 @@
 //! The files are the truth: what is cached is used only while the file it came from is there, unchanged. A key whose file is removed
 //! or damaged fails from the next signature on, without a restart, and alone: other keys of the store go on.
 
-mod files;
-mod pair;
 mod sealed;
 
 use std::{
@@ -21,7 +19,10 @@ use std::{
     sync::{Arc, PoisonError, RwLock},
 };
 
-use aws_lc_rs::rand;
+use aws_lc_rs::{
+    rand,
+    signature::{ECDSA_P256_SHA256_ASN1, UnparsedPublicKey},
+};
 use domain::{
     bytes::Blob,
     failure::KeysFailure,
@@ -30,12 +31,12 @@ use domain::{
 };
 use zeroize::Zeroizing;
 
-use self::{
-    files::{FileError, Stamp},
+use self::sealed::{Header, KeyFile, VERSION, Vault, binding};
+use crate::{
+    KeyInfo, Keys, KeysError,
+    files::{self, FileError, Stamp},
     pair::Pair,
-    sealed::{Header, KeyFile, VERSION, Vault, binding},
 };
-use crate::{KeyInfo, Keys, KeysError};
 
 pub use self::sealed::Cost;
 
@@ -377,6 +378,23 @@ impl Keys for SoftKeys {
     fn sign(&self, name: &str, algorithm: SignatureAlgorithm, message: &[u8]) -> Result<Vec<u8>, KeysError> {
         self.sign_with(name, algorithm, message)
             .map_err(|fault| fault.of(&self.token))
+    }
+
+    /// Soft keys have no hardware: what can be sick is the directory and this machine's arithmetic.
+    fn canary(&self) -> Result<(), KeysError> {
+        let failed = || Fault::store("a canary signature failed").of(&self.token);
+        self.still_there().map_err(|fault| fault.of(&self.token))?;
+        let mut nonce = [0; 16];
+        rand::fill(&mut nonce).map_err(|_| failed())?;
+        let message = crate::canary_message(&self.token, nonce);
+        let pair = Pair::generate(KeyType::P256).map_err(|_| failed())?;
+        let public_key = pair.public_key().map_err(|_| failed())?;
+        let signature = pair
+            .sign(SignatureAlgorithm::EcdsaSha256, message.as_bytes())
+            .map_err(|_| failed())?;
+        UnparsedPublicKey::new(&ECDSA_P256_SHA256_ASN1, public_key)
+            .verify(message.as_bytes(), &signature)
+            .map_err(|_| failed())
     }
 
     fn destroy(&self, name: &str) -> Result<(), KeysError> {

@@ -12,7 +12,7 @@ use zeroize::Zeroizing;
 
 /// Why a private file cannot be used. Every message names the file and says what to do.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum FileError {
+pub(crate) enum FileError {
     /// It is not there.
     #[error("{} does not exist", .0.display())]
     Missing(PathBuf),
@@ -53,7 +53,7 @@ impl FileError {
 
 /// What changes when a file is replaced, rewritten, or given to others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Stamp {
+pub(crate) struct Stamp {
     device: u64,
     inode: u64,
     mode: u32,
@@ -76,7 +76,7 @@ impl Stamp {
 }
 
 /// The stamp of a file, without opening it; one system call.
-pub(super) fn stamp(path: &Path) -> Result<Stamp, FileError> {
+pub(crate) fn stamp(path: &Path) -> Result<Stamp, FileError> {
     fs::metadata(path)
         .map(|metadata| Stamp::of(&metadata))
         .map_err(FileError::io("look at", path))
@@ -95,7 +95,7 @@ fn refuse_exposed(path: &Path, metadata: &Metadata) -> Result<(), FileError> {
 }
 
 /// Reads a file of at most `limit` bytes that nobody but its owner may read.
-pub(super) fn read_private(path: &Path, limit: u64) -> Result<(Zeroizing<Vec<u8>>, Stamp), FileError> {
+pub(crate) fn read_private(path: &Path, limit: u64) -> Result<(Zeroizing<Vec<u8>>, Stamp), FileError> {
     let file = File::open(path).map_err(FileError::io("open", path))?;
     let metadata = file.metadata().map_err(FileError::io("look at", path))?;
     refuse_exposed(path, &metadata)?;
@@ -118,7 +118,7 @@ pub(super) fn read_private(path: &Path, limit: u64) -> Result<(Zeroizing<Vec<u8>
 }
 
 /// Makes a directory that only its owner may enter, or checks that it is one.
-pub(super) fn ensure_private_dir(path: &Path) -> Result<(), FileError> {
+pub(crate) fn ensure_private_dir(path: &Path) -> Result<(), FileError> {
     match fs::metadata(path) {
         Ok(metadata) => refuse_exposed(path, &metadata),
         Err(error) if error.kind() == io::ErrorKind::NotFound => fs::DirBuilder::new()
@@ -132,7 +132,7 @@ pub(super) fn ensure_private_dir(path: &Path) -> Result<(), FileError> {
 
 /// Writes a file that must not exist yet. Either it is there afterwards, whole and on disk, or [`FileError::Exists`] or another error
 /// says that it is not; two writers never both succeed.
-pub(super) fn write_new(path: &Path, content: &[u8]) -> Result<(), FileError> {
+pub(crate) fn write_new(path: &Path, content: &[u8]) -> Result<(), FileError> {
     let mut suffix = [0; 8];
     rand::fill(&mut suffix).map_err(|_| FileError::Io {
         action: "name a temporary file beside",
@@ -166,7 +166,7 @@ pub(super) fn write_new(path: &Path, content: &[u8]) -> Result<(), FileError> {
 }
 
 /// Overwrites a file, then removes it. (On file systems that copy on write the old blocks may survive; what they hold is encrypted.)
-pub(super) fn erase(path: &Path) -> Result<(), FileError> {
+pub(crate) fn erase(path: &Path) -> Result<(), FileError> {
     let mut file = OpenOptions::new()
         .write(true)
         .open(path)

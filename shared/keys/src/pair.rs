@@ -14,7 +14,7 @@ use domain::key::{KeyType, SignatureAlgorithm};
 use zeroize::Zeroizing;
 
 /// A key pair.
-pub(super) enum Pair {
+pub(crate) enum Pair {
     Rsa(KeyType, rsa::KeyPair),
     Ecdsa(KeyType, EcdsaKeyPair),
     Ed25519(Ed25519KeyPair),

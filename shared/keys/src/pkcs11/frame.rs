@@ -1,0 +1,201 @@
+//! What token and worker say to one another: frames of a length (four bytes, big-endian) and a postcard document, each with the number of
+//! the call that it belongs to.
+
+use std::io::{self, Read, Write};
+
+use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1, UnparsedPublicKey};
+use domain::key::{KeyType, SignatureAlgorithm};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use zeroize::{Zeroize, Zeroizing};
+
+use super::{Options, fault::Fault};
+use crate::KeyInfo;
+
+/// No frame is longer. A revocation list of a million entries is shorter.
+pub(super) const FRAME_LIMIT: usize = 64 * 1024 * 1024;
+/// The number of the first call, which opens the token.
+pub(super) const OPENING: u64 = 0;
+
+/// What a worker is asked for.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Request {
+    /// Number of the call.
+    pub call: u64,
+    /// What to do.
+    pub order: Order,
+}
+
+/// What a worker is asked to do.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) enum Order {
+    Open(Options),
+    List,
+    Find {
+        name: String,
+    },
+    Generate {
+        name: String,
+        key_type: KeyType,
+    },
+    Import {
+        name: String,
+        private_key: Secret,
+    },
+    Sign {
+        name: String,
+        algorithm: SignatureAlgorithm,
+        message: Vec<u8>,
+    },
+    SignCanary {
+        message: Vec<u8>,
+    },
+    Destroy {
+        name: String,
+    },
+}
+
+/// What a worker answers.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Response {
+    /// Number of the call.
+    pub call: u64,
+    /// What came of it.
+    pub result: Result<Answer, Fault>,
+}
+
+/// What came of an order.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) enum Answer {
+    Done,
+    Keys(Vec<KeyInfo>),
+    Found(Option<KeyInfo>),
+    Key(KeyInfo),
+    Signature(Vec<u8>),
+    Canary(Canary),
+}
+
+/// A signature by a token's canary key.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Canary {
+    /// Of every canary key on the token: two signers that begin at the same time may each have made one.
+    pub public_keys: Vec<Vec<u8>>,
+    /// By one of them.
+    pub signature: Vec<u8>,
+}
+
+impl Canary {
+    /// Whether one of the canary keys has signed this.
+    pub fn verifies(&self, message: &[u8]) -> bool {
+        self.public_keys.iter().any(|public_key| {
+            UnparsedPublicKey::new(&ECDSA_P256_SHA256_ASN1, public_key)
+                .verify(message, &self.signature)
+                .is_ok()
+        })
+    }
+}
+
+/// Bytes that are erased after use and never shown.
+#[derive(Serialize, Deserialize)]
+pub(super) struct Secret(pub Vec<u8>);
+
+impl Drop for Secret {
+    fn drop(&mut self) {
+        self.0.zeroize();
+    }
+}
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("(secret)")
+    }
+}
+
+/// A document as a frame.
+pub(super) fn encode(document: &impl Serialize) -> io::Result<Zeroizing<Vec<u8>>> {
+    // Room for a private key at once: a growing buffer would leave copies of it behind.
+    let mut frame = Vec::with_capacity(4096);
+    frame.extend([0; 4]);
+    let mut frame = Zeroizing::new(postcard::to_extend(document, frame).map_err(io::Error::other)?);
+    let length = frame.len() - 4;
+    match u32::try_from(length) {
+        Ok(count) if length <= FRAME_LIMIT => frame[..4].copy_from_slice(&count.to_be_bytes()),
+        _ => {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                format!("{length} bytes, and a frame has at most {FRAME_LIMIT}"),
+            ));
+        }
+    }
+    Ok(frame)
+}
+
+/// Reads a frame; `None` where the other side has ended between two of them.
+pub(super) fn read<T: DeserializeOwned>(from: &mut impl Read) -> io::Result<Option<T>> {
+    let mut length = [0; 4];
+    if from.read(&mut length[..1])? == 0 {
+        return Ok(None);
+    }
+    from.read_exact(&mut length[1..])?;
+    let length = usize::try_from(u32::from_be_bytes(length)).map_err(io::Error::other)?;
+    if length > FRAME_LIMIT {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "the frame is too long"));
+    }
+    let mut document = Zeroizing::new(vec![0; length]);
+    from.read_exact(&mut document)?;
+    postcard::from_bytes(&document)
+        .map(Some)
+        .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
+}
+
+/// Writes a document as a frame.
+pub(super) fn write(into: &mut impl Write, document: &impl Serialize) -> io::Result<()> {
+    into.write_all(&encode(document)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request(call: u64, message: &[u8]) -> Request {
+        let order = Order::SignCanary {
+            message: message.to_vec(),
+        };
+        Request { call, order }
+    }
+
+    #[test]
+    fn frames_follow_one_another_and_keep_their_numbers() {
+        let mut pipe = Vec::new();
+        for call in [1, 300, u64::MAX] {
+            write(&mut pipe, &request(call, &[0xa5; 300])).unwrap();
+        }
+        let mut pipe = pipe.as_slice();
+        for call in [1, 300, u64::MAX] {
+            let read: Request = read(&mut pipe).unwrap().unwrap();
+            assert_eq!(read.call, call);
+            assert!(matches!(read.order, Order::SignCanary { message } if message == [0xa5; 300]));
+        }
+        assert!(read::<Request>(&mut pipe).unwrap().is_none());
+    }
+
+    #[test]
+    fn half_a_frame_a_monstrous_frame_and_nonsense_are_errors() {
+        let mut whole = Vec::new();
+        write(&mut whole, &request(7, b"message")).unwrap();
+        for length in 1..whole.len() {
+            assert!(read::<Request>(&mut &whole[..length]).is_err(), "{length}");
+        }
+        assert!(read::<Request>(&mut &[0xff; 64][..]).is_err());
+        assert!(read::<Request>(&mut &[0, 0, 0, 3, 9, 0xff, 0xff][..]).is_err());
+        assert!(encode(&request(1, &vec![0; FRAME_LIMIT + 1])).is_err());
+    }
+
+    #[test]
+    fn a_private_key_is_not_shown() {
+        let order = Order::Import {
+            name: "issuing".into(),
+            private_key: Secret(b"private".to_vec()),
+        };
+        assert!(!format!("{order:?}").contains(&format!("{:?}", b"private")[1..8]));
+    }
+}

@@ -1,0 +1,4 @@
+//! PKCS#11 tokens, with SoftHSM in the place of hardware.
+
+mod contract;
+mod hsm;
