@@ -69,7 +69,7 @@ impl Bench {
         let module = Pkcs11::new(&options.module).map_err(unusable)?;
         module
             .initialize(CInitializeArgs::new(CInitializeFlags::OS_LOCKING_OK))
-            .map_err(unusable)?;
+            .map_err(|error| at_opening(error.into(), "cannot be reached"))?;
         let (slot, info) = find(&module, options)?;
         let opened = (|| {
             let anchor = module.open_ro_session(slot)?;

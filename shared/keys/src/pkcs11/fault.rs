@@ -1,5 +1,7 @@
 //! What a token's errors mean: every return value of PKCS#11 (OASIS PKCS #11 2.40, section 5.1), here and nowhere else.
 
+use std::fmt;
+
 use cryptoki::error::{Error, RvError};
 use domain::failure::KeysFailure;
 use serde::{Deserialize, Serialize};
@@ -17,7 +19,7 @@ pub(super) struct Fault {
 
 impl Fault {
     /// A failure after which the process is as good as before.
-    pub fn new(failure: KeysFailure, detail: impl ToString) -> Self {
+    pub fn new(failure: KeysFailure, detail: impl fmt::Display) -> Self {
         Self {
             failure,
             detail: detail.to_string(),
@@ -25,7 +27,7 @@ impl Fault {
         }
     }
     /// A failure that ends the usefulness of the process.
-    pub fn spent(failure: KeysFailure, detail: impl ToString) -> Self {
+    pub fn spent(failure: KeysFailure, detail: impl fmt::Display) -> Self {
         Self {
             spent: true,
             ..Self::new(failure, detail)

@@ -97,7 +97,7 @@ pub(super) fn public_half(id: &KeyId) -> Vec<Attribute> {
     template
 }
 
-/// What the private half of a key pair may do: sign, and never leave the token.
+/// What the private half of a key pair may do: sign, nothing else, and never leave the token.
 pub(super) fn private_half(id: &KeyId) -> Vec<Attribute> {
     let mut template = common(id);
     template.extend([
@@ -105,6 +105,8 @@ pub(super) fn private_half(id: &KeyId) -> Vec<Attribute> {
         Attribute::Sensitive(true),
         Attribute::Extractable(false),
         Attribute::Sign(true),
+        Attribute::Decrypt(false),
+        Attribute::Unwrap(false),
     ]);
     template
 }

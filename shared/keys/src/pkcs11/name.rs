@@ -49,9 +49,10 @@ impl KeyId {
 
     /// Text for `CKA_LABEL`, which is for people.
     pub fn label(&self) -> Vec<u8> {
-        match *self == Self::canary() {
-            true => CANARY.to_vec(),
-            false => self.name().into_bytes(),
+        if *self == Self::canary() {
+            CANARY.to_vec()
+        } else {
+            self.name().into_bytes()
         }
     }
 }

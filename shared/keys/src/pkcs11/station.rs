@@ -213,14 +213,10 @@ impl Station {
             self.keys.clear();
             self.destroyed = destroyed;
         }
-        let known = self.keys.get(id).copied();
-        let (handle, key_type) = match known {
-            Some(known) => known,
-            None => {
-                self.look(id)?;
-                self.keys.get(id).copied().ok_or(Trouble::Unseen)?
-            }
-        };
+        if !self.keys.contains_key(id) {
+            self.look(id)?;
+        }
+        let (handle, key_type) = self.keys.get(id).copied().ok_or(Trouble::Unseen)?;
         if !algorithm.fits(key_type) {
             return Err(Fault::new(
                 KeysFailure::KeyUnfit,

@@ -113,18 +113,13 @@ impl Inner {
         let patience = Instant::now() + limit;
         let _seat = self.sit(patience)?;
         let worker = self.worker(patience)?;
-        match worker.ask(order, Instant::now() + limit) {
-            Ok(outcome) => {
-                if outcome.as_ref().is_err_and(|fault| fault.spent) {
-                    self.give_up(&worker);
-                }
-                outcome
-            }
-            Err(Ended) => {
-                self.give_up(&worker);
-                Err(Fault::new(KeysFailure::Device, "the token's process has just ended"))
-            }
+        let outcome = worker
+            .ask(order, Instant::now() + limit)
+            .unwrap_or_else(|Ended| Err(Fault::spent(KeysFailure::Device, "the token's process has just ended")));
+        if outcome.as_ref().is_err_and(|fault| fault.spent) {
+            self.give_up(&worker);
         }
+        outcome
     }
 
     /// A seat: as many calls at a time as keep every session busy, and one more for each.

@@ -8,7 +8,11 @@ use std::{
     time::Duration,
 };
 
-use keys::pkcs11::{Options, Pkcs11Token, Program};
+use domain::{failure::KeysFailure, key::SignatureAlgorithm};
+use keys::{
+    Keys, KeysError,
+    pkcs11::{Options, Pkcs11Token, Program},
+};
 
 /// The label of the token.
 pub const LABEL: &str = "issuing";
@@ -92,17 +96,17 @@ impl Hsm {
     }
 
     /// What an operator does with OpenSC's tool, which knows nothing of this program.
-    pub fn pkcs11_tool(&self, arguments: &[&str]) {
+    pub fn pkcs11_tool(&self, arguments: &[&str]) -> String {
         self.run(
             Command::new("pkcs11-tool")
                 .arg("--module")
                 .arg(module())
                 .args(["--token-label", LABEL, "--login", "--pin", PIN])
                 .args(arguments),
-        );
+        )
     }
 
-    fn run(&self, command: &mut Command) {
+    fn run(&self, command: &mut Command) -> String {
         let done = command.env("SOFTHSM2_CONF", self.configuration()).output().unwrap();
         assert!(
             done.status.success(),
@@ -110,7 +114,34 @@ impl Hsm {
             String::from_utf8_lossy(&done.stdout),
             String::from_utf8_lossy(&done.stderr)
         );
+        String::from_utf8(done.stdout).unwrap()
     }
+}
+
+pub fn sign(token: &dyn Keys, name: &str) -> Result<Vec<u8>, KeysError> {
+    token.sign(name, SignatureAlgorithm::EcdsaSha256, b"message")
+}
+
+/// What a call that must fail failed with.
+pub fn failure<T: std::fmt::Debug>(result: Result<T, KeysError>) -> KeysFailure {
+    result.expect_err("this should have failed").failure
+}
+
+/// Processes that this process has started.
+pub fn children() -> Vec<u32> {
+    let mut children = Vec::new();
+    for task in fs::read_dir("/proc/self/task").unwrap() {
+        let listed = fs::read_to_string(task.unwrap().path().join("children")).unwrap_or_default();
+        children.extend(listed.split_whitespace().map(|id| id.parse::<u32>().unwrap()));
+    }
+    children.sort_unstable();
+    children
+}
+
+/// Kills a process that this process has started.
+pub fn kill(process: u32) {
+    let pid = rustix::process::Pid::from_raw(i32::try_from(process).unwrap()).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
 }
 
 /// SoftHSM's library, where Debian puts it.
