@@ -2,8 +2,10 @@
 
 use std::{
     collections::HashMap,
-    env, fs,
-    io::Write,
+    env,
+    fmt::Write as _,
+    fs,
+    io::Write as _,
     path::{Path, PathBuf},
     sync::{LazyLock, Mutex, PoisonError},
 };
@@ -144,7 +146,10 @@ fn parse(word: &str) -> Option<Fault> {
 }
 
 fn hexadecimal(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
 }
 
 #[cfg(test)]

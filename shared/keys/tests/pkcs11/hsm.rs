@@ -73,7 +73,7 @@ impl Hsm {
             refused_file: self.refused_file(),
             sessions: 4,
             operation_limit: Duration::from_secs(20),
-            slow_limit: Duration::from_secs(60),
+            slow_limit: Duration::from_mins(1),
         }
     }
 
