@@ -26,6 +26,7 @@ const PATIENCE: Duration = Duration::from_mins(1);
 pub struct Deployment {
     directory: tempfile::TempDir,
     arguments: Vec<String>,
+    environment: Vec<(String, PathBuf)>,
     child: Option<Child>,
     ready: Value,
 }
@@ -37,9 +38,17 @@ impl Deployment {
         Ok(Self {
             directory: tempfile::tempdir()?,
             arguments,
+            environment: Vec::new(),
             child: None,
             ready: Value::Null,
         })
+    }
+
+    /// The same, with this in the program's environment.
+    #[must_use]
+    pub fn with_environment(mut self, (name, value): (&str, PathBuf)) -> Self {
+        self.environment.push((name.to_owned(), value));
+        self
     }
 
     /// The same, started.
@@ -88,6 +97,7 @@ impl Deployment {
             .arg("--ready-file")
             .arg(&ready)
             .args(&self.arguments)
+            .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log)

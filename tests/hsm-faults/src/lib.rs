@@ -1,5 +1,5 @@
-//! A PKCS#11 module that stands before SoftHSM and fails on demand, for faults that SoftHSM cannot show; and [`Faults`], with which a test
-//! makes it fail.
+//! A PKCS#11 module that stands before SoftHSM and fails on demand, for faults that SoftHSM cannot show; [`Faults`], with which a test
+//! makes it fail; and [`SoftHsm`], tokens of a test's own.
 //!
 //! Everything is handed on to SoftHSM, except what a control file says. The file is read at each call; a line is one fault:
 //!
@@ -19,5 +19,10 @@
 
 mod control;
 mod module;
+mod softhsm;
 
 pub use control::Faults;
+pub use softhsm::{PIN, SoftHsm};
+
+/// SoftHSM's library, where Debian puts it.
+const BEHIND: &str = "/usr/lib/softhsm/libsofthsm2.so";

@@ -19,10 +19,10 @@ use cryptoki_sys::{
     CKR_GENERAL_ERROR, CKR_OK,
 };
 
-use crate::control::{Fault, fault, note};
-
-/// SoftHSM, where Debian puts it.
-const BEHIND: &str = "/usr/lib/softhsm/libsofthsm2.so";
+use crate::{
+    BEHIND,
+    control::{Fault, fault, note},
+};
 
 /// Function lists are tables that never change once they are made.
 struct Lists {

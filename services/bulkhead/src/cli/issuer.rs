@@ -42,7 +42,7 @@ pub struct Placement {
     /// The token that holds the key
     #[arg(long, value_name = "TOKEN", default_value = "soft")]
     pub token: TokenId,
-    /// The key's name there: CKA_ID in hexadecimal, or the name of a soft key [default: the issuer's]
+    /// The key's name there; on a PKCS#11 token its CKA_ID, as text or as 0x and hexadecimal digits [default: the issuer's]
     #[arg(long, value_name = "NAME")]
     pub key: Option<String>,
 }

@@ -6,6 +6,7 @@ mod issuer;
 mod node;
 mod operate;
 mod serve;
+mod token;
 mod up;
 
 pub use account::{AccountAdd, AccountCommand, ProfileCommand, ProfileSample};
@@ -16,6 +17,7 @@ pub use issuer::{
 pub use node::{NodeCommand, NodeEnrol, NodeInvite};
 pub use operate::{ConfigCommand, JobCommand, LaneCommand, OperatorCommand};
 pub use serve::{Serve, ServeControl};
+pub use token::{TokenCommand, TokenRetry, TokenWorker};
 pub use up::Up;
 
 use std::path::PathBuf;
@@ -138,6 +140,12 @@ pub enum Command {
     /// Nodes: processes with a key of their own, and how they become so
     #[command(subcommand, arg_required_else_help = true)]
     Node(NodeCommand),
+    /// Tokens: where keys are
+    #[command(subcommand, arg_required_else_help = true)]
+    Token(TokenCommand),
+    /// Serve one token for the process that starts this
+    #[command(hide = true)]
+    TokenWorker(TokenWorker),
 }
 
 #[cfg(test)]
@@ -157,7 +165,7 @@ mod tests {
             all
         });
         let _ = writeln!(into, "##### {}\n{text}", name.trim());
-        for below in command.get_subcommands_mut() {
+        for below in command.get_subcommands_mut().filter(|below| !below.is_hide_set()) {
             help(below, name.trim(), into);
         }
     }

@@ -9,13 +9,14 @@ pub mod node;
 mod profile;
 mod render;
 mod session;
+mod token;
 
 use runtime::config::NodeRole;
 use wire::{admin::JobQuery, client::AdminClient};
 
 use crate::{
     cli::{Command, Common, JobCommand, LaneCommand, OperatorCommand},
-    failure::Outcome,
+    failure::{Failure, Outcome},
     progress::during,
 };
 use session::Session;
@@ -44,6 +45,8 @@ pub async fn run(common: &Common, command: Command) -> Outcome {
             common.output.print(&operators, || render::operators(&operators))
         }
         Command::Node(command) => node::run(common, command).await,
+        Command::Token(command) => token::run(common.output, command),
+        Command::TokenWorker(_) => keys::pkcs11::worker::run().map_err(Failure::failed),
     }
 }
 

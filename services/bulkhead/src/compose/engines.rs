@@ -11,19 +11,16 @@ use domain::{
     id::TokenId,
     lane::{Lane, own_lanes},
 };
-use keys::{Keys, soft};
+use keys::{Keys, pkcs11, soft};
 use runtime::{
     clock::SystemClock,
-    config::{self, BrokerEngine, Config, StoreEngine, Token, TokenKind},
+    config::{self, BrokerEngine, Config, OWN_TOKEN, Pkcs11Token, SoftToken, StoreEngine, Token},
     data_dir::DataDir,
 };
 use store::{Store, postgres, sqlite};
 
 use super::{Context, blocking};
 use crate::failure::{Failure, Outcome};
-
-/// The token of a process that is everything.
-const OWN_TOKEN: &str = "soft";
 
 /// Opens the ledger.
 pub async fn open_store(config: &Config, data: &DataDir) -> Outcome<Arc<dyn Store>> {
@@ -159,16 +156,14 @@ pub enum Missing {
     IsWaitedFor,
 }
 
-/// Opens a token that the configuration names.
-pub async fn open_token(token: &Token, missing: Missing) -> Outcome<Arc<dyn Keys>> {
-    let Token {
-        name,
-        kind,
-        directory,
-        passphrase_file,
-    } = token.clone();
-    match kind {
-        TokenKind::Soft => {
+/// Opens a token that the configuration names. What is wrong with hardware, its calls say: other tokens do not wait for it.
+pub async fn open_token(token: &Token, data: &DataDir, missing: Missing) -> Outcome<Arc<dyn Keys>> {
+    match token.clone() {
+        Token::Soft(SoftToken {
+            name,
+            directory,
+            passphrase_file,
+        }) => {
             if missing == Missing::IsWaitedFor && !passphrase_file.exists() {
                 return Err(Failure::failed(format_args!(
                     "token {name}: {} is not there; control makes it, or it is copied from there",
@@ -177,7 +172,39 @@ pub async fn open_token(token: &Token, missing: Missing) -> Outcome<Arc<dyn Keys
             }
             open_soft(name, directory, passphrase_file).await
         }
+        Token::Pkcs11(Pkcs11Token {
+            name,
+            module,
+            label,
+            serial,
+            pin_file,
+            sessions,
+            operation_limit,
+            slow_limit,
+        }) => {
+            let options = pkcs11::Options {
+                module,
+                label,
+                serial,
+                pin_file,
+                refused_file: refused_file(data.path(), &name),
+                sessions,
+                operation_limit,
+                slow_limit,
+            };
+            // This very program, even if another version lies at its place by now.
+            let program = pkcs11::Program {
+                path: "/proc/self/exe".into(),
+                arguments: vec!["token-worker".into(), name.to_string().into()],
+            };
+            Ok(Arc::new(pkcs11::Pkcs11Token::new(name, options, program)))
+        }
     }
+}
+
+/// Where it is written that a token has refused a login.
+pub fn refused_file(data: &Path, token: &TokenId) -> PathBuf {
+    data.join("tokens").join(format!("{token}.pin-refused"))
 }
 
 /// The token of a process that is everything, made at its first start.

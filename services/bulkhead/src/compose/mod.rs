@@ -30,7 +30,7 @@ use crate::failure::{Failure, Outcome};
 
 pub use context_file::Urls;
 pub use control::{Control, Founding};
-pub use engines::{Missing, open_broker, open_store, open_token, own_token};
+pub use engines::{Missing, open_broker, open_store, open_token, own_token, refused_file};
 pub use handles::{Local, Remote};
 pub use host::Host;
 pub use parts::{Plain, enrolment_tls, frontend, operators, plain, server_tls, signer};

@@ -39,7 +39,7 @@ pub(super) async fn start(
     let admin_url = Host::of(&place.names, place.admin_listen.ip()).url("https", &admin)?;
     let mut keys = Vec::new();
     for token in &config.token {
-        keys.push(compose::open_token(token, Missing::IsMade).await?);
+        keys.push(compose::open_token(token, data, Missing::IsMade).await?);
     }
     let demo = match (demo, config.token.first()) {
         (true, None) => {
@@ -47,7 +47,7 @@ pub(super) async fn start(
                 "--demo: the demo keys need a token; add [[token]] to the configuration",
             ));
         }
-        (true, Some(token)) => Some(&token.name),
+        (true, Some(token)) => Some(token.name()),
         (false, _) => None,
     };
 

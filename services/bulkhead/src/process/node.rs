@@ -89,7 +89,7 @@ pub(super) async fn start(process: &Process, data: &DataDir, mut ports: Ports, m
     };
     let mut servers = Vec::new();
     if config.node.role == NodeRole::Signer {
-        let keys = tokens(process).await;
+        let keys = tokens(process, data).await;
         compose::signer(&context, broker, enrolled.key.clone(), keys, process.shutdown.clone());
     } else {
         let place = &config.place;
@@ -150,12 +150,12 @@ async fn in_the_registry(context: &Context, key: &NodeKey) -> Outcome {
 }
 
 /// The tokens of this process. One that cannot be opened yet is waited for.
-async fn tokens(process: &Process) -> Vec<Arc<dyn Keys>> {
+async fn tokens(process: &Process, data: &DataDir) -> Vec<Arc<dyn Keys>> {
     let mut keys = Vec::new();
     for token in &process.config.token {
         keys.push(
             wait(process, "token", || {
-                compose::open_token(token, compose::Missing::IsWaitedFor)
+                compose::open_token(token, data, compose::Missing::IsWaitedFor)
             })
             .await,
         );

@@ -13,7 +13,7 @@ use wire::signed::NodeKey;
 
 use super::addresses::Bound;
 use crate::{
-    compose::{self, Context, Control, Founding, Local, Plain, Process},
+    compose::{self, Context, Control, Founding, Local, Missing, Plain, Process},
     failure::{Failure, Outcome},
 };
 
@@ -26,7 +26,9 @@ pub(super) struct Installation {
     pub(super) context: Context,
     pub(super) control: Arc<Control>,
     broker: Arc<dyn Broker>,
-    keys: Arc<dyn Keys>,
+    /// Its own token is the first.
+    keys: Vec<Arc<dyn Keys>>,
+    demo: TokenId,
     frontend: Arc<NodeKey>,
     signer: Arc<NodeKey>,
 }
@@ -35,7 +37,12 @@ impl Installation {
     /// Opens what is in the directory, and makes what is not.
     pub(super) async fn open(process: &Process, data: &DataDir, bound: &Bound) -> Outcome<Self> {
         let store = compose::open_store(&process.config, data).await?;
-        let keys = compose::own_token(data).await?;
+        let own = compose::own_token(data).await?;
+        let demo = own.token().clone();
+        let mut keys = vec![own];
+        for token in &process.config.token {
+            keys.push(compose::open_token(token, data, Missing::IsMade).await?);
+        }
         let identity = Identity::open(&data.file("identity")).map_err(Failure::failed)?;
         let root = identity.root_or_create().map_err(Failure::failed)?;
         let context = Context::new(process, data, store, &root.public_key())?;
@@ -54,7 +61,7 @@ impl Installation {
                 (frontend.clone(), Role::Frontend),
                 (signer.clone(), Role::Signer),
             ],
-            keys: vec![keys.clone()],
+            keys: keys.clone(),
             public_url: bound.public_url(&process.config)?,
             names: process.config.place.called(),
             sole: true,
@@ -64,6 +71,7 @@ impl Installation {
             broker: compose::open_broker(&context)?,
             context,
             keys,
+            demo,
             frontend,
             signer,
         })
@@ -71,7 +79,7 @@ impl Installation {
 
     /// The token of the demo keys.
     pub(super) fn token(&self) -> &TokenId {
-        self.keys.token()
+        &self.demo
     }
 
     /// Starts everything. It stops in this order: front end, then signer, so that who waits is still answered.
@@ -87,12 +95,11 @@ impl Installation {
         let tls = compose::server_tls(process, files)?;
         context.follow();
         let answered = Shutdown::new(process.config.shutdown.grace);
-        let keys = vec![self.keys.clone()];
         compose::signer(
             context,
             self.broker.clone(),
             self.signer.clone(),
-            keys,
+            self.keys.clone(),
             answered.clone(),
         );
         compose::frontend(

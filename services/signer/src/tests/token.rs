@@ -141,6 +141,10 @@ impl Keys for FaultyToken {
         self.soft.sign(name, algorithm, message)
     }
 
+    fn canary(&self) -> Result<(), KeysError> {
+        self.soft.canary()
+    }
+
     fn destroy(&self, name: &str) -> Result<(), KeysError> {
         self.soft.destroy(name)
     }

@@ -95,7 +95,7 @@ fn a_wrong_pin_is_tried_once_and_not_again_after_a_restart() {
     let refusal = fs::read_to_string(hsm.refused_file()).unwrap();
     assert!(!refusal.contains("999999"), "{refusal}");
     // The right PIN alone does not help: somebody must say that it is right.
-    hsm.write_pin(crate::hsm::PIN);
+    hsm.write_pin(hsm_faults::PIN);
     let token = hsm.open();
     assert_eq!(failure(token.canary()), KeysFailure::PinRefused);
     fs::remove_file(hsm.refused_file()).unwrap();

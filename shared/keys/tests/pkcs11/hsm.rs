@@ -1,75 +1,47 @@
-//! A SoftHSM of a test's own, and what operators do to it with other tools.
+//! A token of a test's own, and what the tests do with it.
 
-use std::{
-    fs,
-    os::unix::fs::PermissionsExt,
-    path::{Path, PathBuf},
-    process::Command,
-    time::Duration,
-};
+use std::{fs, path::PathBuf, time::Duration};
 
 use domain::{failure::KeysFailure, key::SignatureAlgorithm};
+use hsm_faults::SoftHsm;
 use keys::{
     Keys, KeysError,
     pkcs11::{Options, Pkcs11Token, Program},
 };
 
 /// The label of the token.
-pub const LABEL: &str = "issuing";
-pub const PIN: &str = "271828";
+const LABEL: &str = "issuing";
 
-/// A directory with one SoftHSM token. It is removed with this.
-pub struct Hsm {
-    directory: tempfile::TempDir,
-}
+/// A SoftHSM with one token.
+pub struct Hsm(SoftHsm);
 
 impl Hsm {
-    /// Makes a token.
     pub fn new() -> Self {
-        let directory = tempfile::tempdir().unwrap();
-        let hsm = Self { directory };
-        fs::create_dir(hsm.tokens()).unwrap();
-        fs::write(
-            hsm.configuration(),
-            format!(
-                "directories.tokendir = {}\nobjectstore.backend = file\nlog.level = ERROR\n",
-                hsm.tokens().display()
-            ),
-        )
-        .unwrap();
-        hsm.write_pin(PIN);
-        hsm.run(
-            Command::new("softhsm2-util")
-                .args(["--init-token", "--free", "--label", LABEL])
-                .args(["--so-pin", "31415926", "--pin", PIN]),
-        );
-        hsm
+        Self(SoftHsm::new(&[LABEL]))
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
-        self.directory.path().join(name)
+        self.0.path(name)
     }
     pub fn tokens(&self) -> PathBuf {
-        self.path("tokens")
-    }
-    pub fn configuration(&self) -> PathBuf {
-        self.path("softhsm2.conf")
+        self.0.tokens()
     }
     pub fn refused_file(&self) -> PathBuf {
-        self.path("issuing.pin-refused")
+        self.0.path("issuing.pin-refused")
     }
     pub fn write_pin(&self, pin: &str) {
-        let file = self.path("pin");
-        fs::write(&file, format!("{pin}\n")).unwrap();
-        fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
+        self.0.write_pin(pin);
+    }
+    pub fn pkcs11_tool(&self, arguments: &[&str]) -> String {
+        self.0.pkcs11_tool(LABEL, arguments)
     }
 
     pub fn options(&self) -> Options {
         Options {
-            module: module(),
+            module: SoftHsm::module(),
             label: Some(LABEL.into()),
             serial: None,
-            pin_file: self.path("pin"),
+            pin_file: self.0.pin_file(),
             refused_file: self.refused_file(),
             sessions: 4,
             operation_limit: Duration::from_secs(20),
@@ -79,10 +51,11 @@ impl Hsm {
 
     /// The worker, with this token's configuration.
     pub fn program(&self) -> Program {
+        let (name, value) = self.0.environment();
         Program {
             path: "/usr/bin/env".into(),
             arguments: vec![
-                format!("SOFTHSM2_CONF={}", self.configuration().display()).into(),
+                format!("{name}={}", value.display()).into(),
                 env!("CARGO_BIN_EXE_token-worker").into(),
             ],
         }
@@ -93,28 +66,6 @@ impl Hsm {
     }
     pub fn open_with(&self, options: Options) -> Pkcs11Token {
         Pkcs11Token::new("hsm".parse().unwrap(), options, self.program())
-    }
-
-    /// What an operator does with OpenSC's tool, which knows nothing of this program.
-    pub fn pkcs11_tool(&self, arguments: &[&str]) -> String {
-        self.run(
-            Command::new("pkcs11-tool")
-                .arg("--module")
-                .arg(module())
-                .args(["--token-label", LABEL, "--login", "--pin", PIN])
-                .args(arguments),
-        )
-    }
-
-    fn run(&self, command: &mut Command) -> String {
-        let done = command.env("SOFTHSM2_CONF", self.configuration()).output().unwrap();
-        assert!(
-            done.status.success(),
-            "{command:?}: {}{}",
-            String::from_utf8_lossy(&done.stdout),
-            String::from_utf8_lossy(&done.stderr)
-        );
-        String::from_utf8(done.stdout).unwrap()
     }
 }
 
@@ -142,11 +93,4 @@ pub fn children() -> Vec<u32> {
 pub fn kill(process: u32) {
     let pid = rustix::process::Pid::from_raw(i32::try_from(process).unwrap()).unwrap();
     rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
-}
-
-/// SoftHSM's library, where Debian puts it.
-pub fn module() -> PathBuf {
-    let path = Path::new("/usr/lib/softhsm/libsofthsm2.so");
-    assert!(path.exists(), "softhsm2 is not installed: run tests/run");
-    path.to_owned()
 }

@@ -1,14 +1,14 @@
 //! What a configuration may not say: values that let nothing through, and keys that contradict each other.
 
-use std::{collections::BTreeSet, path::Path, time::Duration};
+use std::{path::Path, time::Duration};
 
-use super::{Amqp, BrokerEngine, Config, NodeRole, Postgres, StoreEngine};
+use super::{Amqp, BrokerEngine, Config, NodeRole, OWN_TOKEN, Postgres, StoreEngine, token};
 use crate::telemetry::parse_filter;
 
 /// The key, and what is wrong with it.
-type Refusal = (String, String);
+pub(super) type Refusal = (String, String);
 
-fn refuse<T>(key: &str, problem: impl Into<String>) -> Result<T, Refusal> {
+pub(super) fn refuse<T>(key: &str, problem: impl Into<String>) -> Result<T, Refusal> {
     Err((key.to_owned(), problem.into()))
 }
 
@@ -155,25 +155,7 @@ impl Config {
         if self.broker.engine == BrokerEngine::Amqp {
             check_amqp(&self.broker.amqp)?;
         }
-        let mut names = BTreeSet::new();
-        for token in &self.token {
-            if !names.insert(&token.name) {
-                return refuse(
-                    "token.name",
-                    format!("{} is there twice; give each token a name of its own", token.name),
-                );
-            }
-            if token.directory.as_os_str().is_empty() || token.passphrase_file.as_os_str().is_empty() {
-                return refuse(
-                    "token.directory",
-                    format!(
-                        "token {} needs both a directory and a passphrase_file; write them",
-                        token.name
-                    ),
-                );
-            }
-        }
-        Ok(())
+        token::check(&self.token)
     }
 
     /// Whether this process can do its part with what it is given.
@@ -194,10 +176,13 @@ impl Config {
                     "node.role",
                     "one process for everything runs on sqlite and embedded; say which process this is: frontend, signer or control",
                 )
-            } else if !self.token.is_empty() {
+            } else if self.token.iter().any(|token| token.name().as_str() == OWN_TOKEN) {
                 refuse(
-                    "token",
-                    "one process for everything has a token of its own; remove [[token]], or say node.role",
+                    "token.name",
+                    format!(
+                        "one process for everything has a token of its own that is called {OWN_TOKEN}; give this one another name, or say \
+                         node.role"
+                    ),
                 )
             } else {
                 Ok(())
@@ -232,7 +217,7 @@ impl Config {
         match node.role {
             NodeRole::Signer if self.token.is_empty() => refuse(
                 "token",
-                "a signer without a token can sign nothing; add [[token]] with name, kind, directory and passphrase_file",
+                "a signer without a token can sign nothing; add [[token]] with name, kind and where its keys are",
             ),
             NodeRole::Frontend if !self.token.is_empty() => {
                 refuse("token", "a frontend never touches keys; remove [[token]]")
@@ -312,7 +297,7 @@ fn check_identity(section: &str, certificate: &Path, key: &Path, ca: &Path) -> R
     }
 }
 
-fn given(path: &Path) -> bool {
+pub(super) fn given(path: &Path) -> bool {
     !path.as_os_str().is_empty()
 }
 
@@ -336,13 +321,14 @@ mod tests {
             node("signer") + ENGINES + TOKEN,
             node("control") + ENGINES,
             node("control") + ENGINES + TOKEN,
+            TOKEN.replace("name = \"soft\"", "name = \"other\""),
             String::new(),
         ] {
             parse(&whole).unwrap();
         }
         for (text, key) in [
             (ENGINES.to_owned(), "node.role"),
-            (TOKEN.to_owned(), "token"),
+            (TOKEN.to_owned(), "token.name"),
             ("[node]\nrole = \"frontend\"\n".to_owned() + ENGINES, "node.id"),
             (
                 "[node]\nrole = \"frontend\"\nid = \"Not A Name\"\n".to_owned() + ENGINES,

@@ -1,11 +1,8 @@
-//! The sections that say which process this is and on what it runs: node, store, broker, tokens.
+//! The sections that say which process this is and on what it runs: node, store, broker.
 
 use std::{path::PathBuf, time::Duration};
 
-use domain::{
-    id::{NodeId, TokenId},
-    issuer::Role,
-};
+use domain::{id::NodeId, issuer::Role};
 use serde::{Deserialize, Serialize};
 
 /// Which part of an installation a process is.
@@ -258,26 +255,4 @@ impl Default for Amqp {
             heartbeat: Duration::from_secs(5),
         }
     }
-}
-
-/// What kind of token holds keys.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum TokenKind {
-    /// Encrypted files. Not for a real CA.
-    Soft,
-}
-
-/// A token that this process uses: `[[token]]`, once for each.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Token {
-    /// Its name, as issuers' bindings have it.
-    pub name: TokenId,
-    /// `soft`.
-    pub kind: TokenKind,
-    /// Directory of its key files.
-    pub directory: PathBuf,
-    /// File that holds the passphrase, mode 0600; made by control if it is not there.
-    pub passphrase_file: PathBuf,
 }

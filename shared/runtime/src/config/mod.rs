@@ -4,10 +4,12 @@ mod check;
 mod engines;
 mod load;
 mod sections;
+mod token;
 
 pub use engines::*;
 pub use load::{ConfigError, sample};
 pub use sections::*;
+pub use token::*;
 
 use serde::{Deserialize, Serialize};
 

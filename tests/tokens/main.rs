@@ -1,0 +1,162 @@
+//! Issuers whose keys are on PKCS#11 tokens, in the whole program: what happens to one token, and to one key, is nobody else's affair.
+
+mod world;
+
+use std::{
+    fs,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, ensure};
+use hsm_faults::{PIN, SoftHsm};
+use tests::{Client, Key};
+
+use world::{PATIENCE, World, issue, issue_within};
+
+/// Issues one certificate after the other until told to stop: how many there were. The first that fails ends it.
+fn go_on(client: &Client, name: &'static str, stop: &Arc<AtomicBool>) -> tokio::task::JoinHandle<Result<usize>> {
+    let (client, stop) = (client.clone(), stop.clone());
+    tokio::spawn(async move {
+        let mut issued = 0;
+        while !stop.load(Ordering::Relaxed) {
+            issue(&client, &format!("{name}-{issued}.example.com")).await?;
+            issued += 1;
+        }
+        Ok(issued)
+    })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_destroyed_and_a_token_that_goes_are_nobody_elses_affair() -> Result<()> {
+    let hsm = SoftHsm::new(&[]);
+    // Each token's directory is told from the other's by when it was made.
+    let first = hsm.initialise("first");
+    let second = hsm.initialise("second");
+    let world = World::start(&hsm, &SoftHsm::module(), &[])?;
+    let doomed = world.issuer("doomed", "first", "P-256").await?;
+    let neighbour = world.issuer("neighbour", "first", "P-384").await?;
+    let elsewhere = world.issuer("elsewhere", "second", "RSA-2048").await?;
+    for (client, name) in [
+        (&doomed, "doomed"),
+        (&neighbour, "neighbour"),
+        (&elsewhere, "elsewhere"),
+    ] {
+        issue(client, &format!("{name}.example.com")).await?;
+    }
+    ensure!(
+        world.workers()?.len() == 2,
+        "each token has a process: {:?}",
+        world.workers()?
+    );
+
+    // Under load, somebody destroys one issuer's key with a tool of his own.
+    let stop = Arc::new(AtomicBool::new(false));
+    let others = [go_on(&neighbour, "n", &stop), go_on(&elsewhere, "e", &stop)];
+    let id = "doomed".bytes().map(|byte| format!("{byte:02x}")).collect::<String>();
+    hsm.pkcs11_tool("first", &["--delete-object", "--type", "privkey", "--id", &id]);
+    let lost = doomed
+        .post(&Key::p256()?.request("lost.example.com")?, "lost.example.com", &[])
+        .await?;
+    ensure!(lost.status == 201, "{lost:?}");
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    stop.store(true, Ordering::Relaxed);
+    for other in others {
+        ensure!(other.await?? > 0, "nothing was issued meanwhile");
+    }
+    let waiting = doomed.get(&format!("/certificates/{}", lost.serial()?)).await?;
+    ensure!(waiting.status == 202, "a job without a key waits: {waiting:?}");
+    ensure!(world.workers()?.len() == 2, "{:?}", world.workers()?);
+
+    // A whole token goes, and the other does not notice.
+    let stop = Arc::new(AtomicBool::new(false));
+    let other = go_on(&elsewhere, "o", &stop);
+    let aside = hsm.path("aside");
+    fs::rename(&first, &aside)?;
+    let kept = neighbour
+        .post(&Key::p256()?.request("kept.example.com")?, "kept.example.com", &[])
+        .await?;
+    ensure!(kept.status == 201, "{kept:?}");
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    stop.store(true, Ordering::Relaxed);
+    ensure!(other.await?? > 0, "nothing was issued meanwhile");
+    let waiting = neighbour.get(&format!("/certificates/{}", kept.serial()?)).await?;
+    ensure!(waiting.status == 202, "a job whose token is gone waits: {waiting:?}");
+    // It comes back, and what had to wait is issued.
+    fs::rename(&aside, &first)?;
+    neighbour.certificate(kept.serial()?, PATIENCE).await?;
+    issue_within(&neighbour, "back.example.com", PATIENCE).await?;
+    ensure!(second.exists(), "the second token was not touched");
+    world.stop()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_processes_of_tokens_are_replaced_and_end_with_the_program() -> Result<()> {
+    let hsm = SoftHsm::new(&["first", "second"]);
+    let world = World::start(&hsm, &SoftHsm::module(), &[])?;
+    let issuer = world.issuer("issuer", "first", "P-256").await?;
+    issue(&issuer, "before.example.com").await?;
+    let before = world.workers()?;
+    for worker in &before {
+        tests::signal(*worker, "KILL")?;
+    }
+    issue_within(&issuer, "after.example.com", PATIENCE).await?;
+    let after = world.workers()?;
+    ensure!(
+        after.iter().all(|worker| !before.contains(worker)),
+        "{before:?} {after:?}"
+    );
+    // What a terminal or a service manager sends to everybody does not end a worker before its parent has finished.
+    for worker in &after {
+        tests::signal(*worker, "TERM")?;
+        tests::signal(*worker, "INT")?;
+    }
+    issue(&issuer, "asked.example.com").await?;
+    ensure!(world.workers()? == after, "a signal for its parent has ended a worker");
+    world.stop()?;
+    let until = Instant::now() + PATIENCE;
+    while after
+        .iter()
+        .any(|worker| fs::exists(format!("/proc/{worker}")).unwrap_or(false))
+    {
+        ensure!(Instant::now() < until, "a worker outlives the program");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refused_pin_waits_for_an_operator_and_is_told_to_nobody() -> Result<()> {
+    let hsm = SoftHsm::new(&["first", "second"]);
+    let mut world = World::start(&hsm, &SoftHsm::module(), &[])?;
+    let issuer = world.issuer("issuer", "first", "P-256").await?;
+    issue(&issuer, "before.example.com").await?;
+    hsm.write_pin("999999");
+    world.restart()?;
+    let issuer = world.client("issuer").await?;
+    let posted = issuer
+        .post(&Key::p256()?.request("waits.example.com")?, "waits.example.com", &[])
+        .await?;
+    ensure!(posted.status == 201, "{posted:?}");
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let log = world.log();
+    ensure!(log.contains("refuses the login"), "nobody is told:\n{log}");
+    hsm.write_pin(PIN);
+    world.restart()?;
+    let issuer = world.client("issuer").await?;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let waiting = issuer.get(&format!("/certificates/{}", posted.serial()?)).await?;
+    ensure!(waiting.status == 202, "somebody has logged in again: {waiting:?}");
+    let retried = world.retry("first")?;
+    ensure!(
+        retried["refusal"].as_str().context("no refusal")?.contains("PIN"),
+        "{retried}"
+    );
+    issuer.certificate(posted.serial()?, PATIENCE).await?;
+    let log = world.log();
+    ensure!(!log.contains(PIN) && !log.contains("999999"), "a PIN is in the log");
+    world.stop()
+}

@@ -1,0 +1,206 @@
+//! The whole program with PKCS#11 tokens, and issuers on them that are made as operators make them.
+
+use std::{collections::BTreeMap, fs, path::Path, process::Command, sync::Mutex, time::Duration};
+
+use anyhow::{Context, Result, ensure};
+use hsm_faults::SoftHsm;
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, KeyPair, KeyUsagePurpose};
+use serde_json::Value;
+use tests::{Client, Deployment, Key};
+
+pub const PATIENCE: Duration = Duration::from_secs(40);
+
+/// `bulkhead up` with the tokens `first` and `second` of a SoftHSM.
+pub struct World {
+    deployment: Deployment,
+    directory: tempfile::TempDir,
+    root: rcgen::Issuer<'static, KeyPair>,
+    root_pem: String,
+    /// Key and secret of each account.
+    accounts: Mutex<BTreeMap<String, (String, String)>>,
+}
+
+impl World {
+    /// Starts the program. The tokens are used through `module`, with this in the environment.
+    pub fn start(hsm: &SoftHsm, module: &Path, environment: &[(&str, std::path::PathBuf)]) -> Result<Self> {
+        let directory = tempfile::tempdir()?;
+        let config = directory.path().join("bulkhead.toml");
+        let tokens: Vec<String> = ["first", "second"]
+            .iter()
+            .map(|label| {
+                format!(
+                    "[[token]]\nname = \"{label}\"\nkind = \"pkcs11\"\nmodule = \"{}\"\nlabel = \"{label}\"\npin_file = \"{}\"\n",
+                    module.display(),
+                    hsm.pin_file().display()
+                )
+            })
+            .collect();
+        fs::write(&config, tokens.concat())?;
+        let config = config.to_str().context("a path that is no text")?;
+        let mut deployment = Deployment::new(&["--config", config])?.with_environment(hsm.environment());
+        for (name, value) in environment {
+            deployment = deployment.with_environment((name, value.clone()));
+        }
+        deployment.start()?;
+        let key = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256)?;
+        let mut params = authority(BasicConstraints::Unconstrained);
+        params.distinguished_name.push(DnType::CommonName, "Root of tokens");
+        let root_pem = params.self_signed(&key)?.pem();
+        Ok(Self {
+            deployment,
+            directory,
+            root: rcgen::Issuer::new(params, key),
+            root_pem,
+            accounts: Mutex::default(),
+        })
+    }
+
+    /// An issuer with a key that is made on a token, and an account under it that has logged in.
+    pub async fn issuer(&self, name: &str, token: &str, key_type: &str) -> Result<Client> {
+        let file = |suffix: &str| {
+            self.directory
+                .path()
+                .join(format!("{name}.{suffix}"))
+                .display()
+                .to_string()
+        };
+        let (request, chain, profile) = (file("csr"), file("pem"), file("toml"));
+        let made = self.deployment.json(&[
+            "issuer", "keygen", name, "--type", key_type, "--token", token, "--reason", "test",
+        ])?;
+        ensure!(made["fit_for_real_ca"] == true, "{made}");
+        let subject = format!("O=Tokens,CN={name}");
+        self.deployment.json(&[
+            "issuer",
+            "csr",
+            name,
+            "--subject",
+            &subject,
+            "--token",
+            token,
+            "--out",
+            &request,
+        ])?;
+        let request = rcgen::CertificateSigningRequestParams::from_pem(&fs::read_to_string(&request)?)?;
+        let mut params = authority(BasicConstraints::Constrained(0));
+        params.distinguished_name = request.params.distinguished_name.clone();
+        params.use_authority_key_identifier_extension = true;
+        let own = params.signed_by(&request.public_key, &self.root)?.pem();
+        fs::write(&chain, own + &self.root_pem)?;
+        self.deployment
+            .json(&["issuer", "activate", name, &chain, "--token", token, "--reason", "test"])?;
+        let sample = self
+            .deployment
+            .bulkhead(&["profile", "sample", "--id", name, "--key-type", "P-256"])?;
+        fs::write(&profile, &sample.stdout)?;
+        self.deployment
+            .json(&["profile", "put", &profile, "--reason", "test"])?;
+        let account = self.deployment.json(&[
+            "account",
+            "add",
+            name,
+            "--issuer",
+            name,
+            "--profile",
+            name,
+            "--reason",
+            "test",
+        ])?;
+        let text = |key: &str| {
+            account[key]
+                .as_str()
+                .map(str::to_owned)
+                .with_context(|| format!("no {key}: {account}"))
+        };
+        let credentials = (text("api_key")?, text("api_secret")?);
+        self.accounts
+            .lock()
+            .map_err(|_| anyhow::anyhow!("a test has panicked"))?
+            .insert(name.to_owned(), credentials);
+        self.client(name).await
+    }
+
+    /// A client of the account of that name.
+    pub async fn client(&self, name: &str) -> Result<Client> {
+        let accounts = self
+            .accounts
+            .lock()
+            .map_err(|_| anyhow::anyhow!("a test has panicked"))?
+            .clone();
+        let (key, secret) = &accounts[name];
+        let mut client = self.deployment.client(0)?.of_account(key, secret);
+        client.login().await?;
+        Ok(client)
+    }
+
+    /// Stops the program and starts it again.
+    pub fn restart(&mut self) -> Result<()> {
+        self.deployment.stop()?;
+        self.deployment.start()
+    }
+
+    pub fn stop(mut self) -> Result<()> {
+        self.deployment.stop()
+    }
+
+    pub fn log(&self) -> String {
+        self.deployment.log()
+    }
+
+    /// `bulkhead token retry`.
+    pub fn retry(&self, token: &str) -> Result<Value> {
+        let config = self.directory.path().join("bulkhead.toml").display().to_string();
+        let data = self.deployment.data().display().to_string();
+        self.deployment
+            .json(&["token", "retry", token, "--config", &config, "--data", &data])
+    }
+
+    /// The processes of the tokens.
+    pub fn workers(&self) -> Result<Vec<u32>> {
+        let parent = self.deployment.id().context("the program does not run")?;
+        let listed = Command::new("ps")
+            .args(["-o", "pid=,args=", "--ppid", &parent.to_string()])
+            .output()?;
+        let listed = String::from_utf8(listed.stdout)?;
+        listed
+            .lines()
+            .filter(|line| line.contains("token-worker"))
+            .map(|line| {
+                Ok(line
+                    .split_whitespace()
+                    .next()
+                    .context("a line without a number")?
+                    .parse()?)
+            })
+            .collect()
+    }
+}
+
+fn authority(constraints: BasicConstraints) -> CertificateParams {
+    let mut params = CertificateParams::default();
+    params.distinguished_name = rcgen::DistinguishedName::new();
+    params.is_ca = IsCa::Ca(constraints);
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    params.not_before = rcgen::date_time_ymd(2025, 1, 1);
+    params.not_after = rcgen::date_time_ymd(2045, 1, 1);
+    params
+}
+
+/// Issues one certificate, at once.
+pub async fn issue(client: &Client, name: &str) -> Result<()> {
+    issue_within(client, name, Duration::from_secs(10)).await
+}
+
+/// Issues one certificate.
+pub async fn issue_within(client: &Client, name: &str, patience: Duration) -> Result<()> {
+    let key = Key::p256()?;
+    let answer = client.post(&key.request(name)?, name, &[]).await?;
+    ensure!(answer.status == 201, "{name}: {answer:?}");
+    let certificate = client.certificate(answer.serial()?, patience).await?;
+    let parsed = pki::certificate::read(&certificate)?;
+    ensure!(
+        parsed.public_key == key.public_key(),
+        "{name}: the certificate is for another key"
+    );
+    Ok(())
+}
