@@ -3,6 +3,7 @@
 mod world;
 
 use std::{
+    fmt::Write,
     fs,
     sync::{
         Arc,
@@ -12,7 +13,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use hsm_faults::{PIN, SoftHsm};
+use hsm_faults::{Faults, PIN, SoftHsm};
 use tests::{Client, Key};
 
 use world::{PATIENCE, World, issue, issue_within};
@@ -27,6 +28,14 @@ fn go_on(client: &Client, name: &'static str, stop: &Arc<AtomicBool>) -> tokio::
             issued += 1;
         }
         Ok(issued)
+    })
+}
+
+/// A key's `CKA_ID`, as other tools want to have it.
+fn hexadecimal(name: &str) -> String {
+    name.bytes().fold(String::new(), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
     })
 }
 
@@ -56,7 +65,7 @@ async fn a_key_destroyed_and_a_token_that_goes_are_nobody_elses_affair() -> Resu
     // Under load, somebody destroys one issuer's key with a tool of his own.
     let stop = Arc::new(AtomicBool::new(false));
     let others = [go_on(&neighbour, "n", &stop), go_on(&elsewhere, "e", &stop)];
-    let id = "doomed".bytes().map(|byte| format!("{byte:02x}")).collect::<String>();
+    let id = hexadecimal("doomed");
     hsm.pkcs11_tool("first", &["--delete-object", "--type", "privkey", "--id", &id]);
     let lost = doomed
         .post(&Key::p256()?.request("lost.example.com")?, "lost.example.com", &[])
@@ -158,5 +167,45 @@ async fn a_refused_pin_waits_for_an_operator_and_is_told_to_nobody() -> Result<(
     issuer.certificate(posted.serial()?, PATIENCE).await?;
     let log = world.log();
     ensure!(!log.contains(PIN) && !log.contains("999999"), "a PIN is in the log");
+    world.stop()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_that_hangs_holds_up_its_own_issuer_alone() -> Result<()> {
+    let hsm = SoftHsm::new(&["first", "second"]);
+    let faults = Faults::new(&hsm.path(""));
+    let world = World::start(&hsm, &Faults::module(), &[faults.environment()])?;
+    let hanging = world.issuer("hanging", "first", "P-256").await?;
+    let neighbour = world.issuer("neighbour", "first", "P-256").await?;
+    let elsewhere = world.issuer("elsewhere", "second", "P-256").await?;
+    let before = world.workers()?;
+
+    let id = hexadecimal("hanging");
+    faults.set(&format!("sign hang id={id}"));
+    let stop = Arc::new(AtomicBool::new(false));
+    let others = [go_on(&neighbour, "n", &stop), go_on(&elsewhere, "e", &stop)];
+    let posted = hanging
+        .post(&Key::p256()?.request("hangs.example.com")?, "hangs.example.com", &[])
+        .await?;
+    ensure!(posted.status == 201, "{posted:?}");
+    let until = Instant::now() + PATIENCE;
+    // The process in which it hangs is killed and replaced; that of the other token is not.
+    loop {
+        let now = world.workers()?;
+        if now.len() == 2 && now.iter().filter(|worker| before.contains(worker)).count() == 1 {
+            break;
+        }
+        ensure!(Instant::now() < until, "{before:?} {now:?}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    stop.store(true, Ordering::Relaxed);
+    for other in others {
+        ensure!(other.await?? > 0, "nothing was issued meanwhile");
+    }
+    ensure!(faults.calls("struck") > 0, "nothing hung");
+    let waiting = hanging.get(&format!("/certificates/{}", posted.serial()?)).await?;
+    ensure!(waiting.status == 202, "{waiting:?}");
+    faults.set("");
+    hanging.certificate(posted.serial()?, PATIENCE).await?;
     world.stop()
 }

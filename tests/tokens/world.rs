@@ -106,13 +106,13 @@ impl World {
             "--reason",
             "test",
         ])?;
-        let text = |key: &str| {
-            account[key]
+        let text = |value: &Value| {
+            value
                 .as_str()
                 .map(str::to_owned)
-                .with_context(|| format!("no {key}: {account}"))
+                .with_context(|| format!("no credentials: {account}"))
         };
-        let credentials = (text("api_key")?, text("api_secret")?);
+        let credentials = (text(&account["account"]["api_key"])?, text(&account["api_secret"])?);
         self.accounts
             .lock()
             .map_err(|_| anyhow::anyhow!("a test has panicked"))?

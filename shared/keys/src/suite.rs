@@ -18,7 +18,7 @@ use crate::{KeyInfo, Keys};
 pub type Contract = fn(&dyn Keys);
 
 /// Every check, with its name.
-pub const CONTRACT: [(&str, Contract); 7] = [
+pub const CONTRACT: [(&str, Contract); 8] = [
     (
         "keys of every type sign what their public halves verify",
         every_type_signs,
@@ -29,6 +29,7 @@ pub const CONTRACT: [(&str, Contract); 7] = [
     ("an algorithm must fit the key", an_algorithm_must_fit),
     ("several threads sign at a time", threads_sign_at_a_time),
     ("long and empty messages are signed", any_message_is_signed),
+    ("the canary is well and nobody's key", the_canary_is_nobodys_key),
 ];
 
 const ALGORITHMS: [SignatureAlgorithm; 7] = [
@@ -234,4 +235,12 @@ fn any_message_is_signed(keys: &dyn Keys) {
         ));
     }
     destroy(keys, "suite-message");
+}
+
+fn the_canary_is_nobodys_key(keys: &dyn Keys) {
+    let before = keys.list().expect("keys can be listed");
+    for _ in 0..3 {
+        assert_eq!(keys.canary(), Ok(()));
+    }
+    assert_eq!(keys.list().as_ref(), Ok(&before), "the canary key is listed");
 }

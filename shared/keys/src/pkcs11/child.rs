@@ -73,7 +73,9 @@ pub(super) struct Ended;
 
 impl Worker {
     /// Starts the process and has it open the token.
-    pub fn start(program: &Program, options: &Options) -> Result<Self, Fault> {
+    ///
+    /// Says as well why the token has no canary key, if it has none.
+    pub fn start(program: &Program, options: &Options) -> Result<(Self, Option<String>), Fault> {
         let unable = |error: io::Error| {
             let detail = format!("cannot start {}: {error}", program.path.display());
             Fault::new(KeysFailure::Device, detail)
@@ -104,7 +106,11 @@ impl Worker {
             .map_err(unable)?;
         let deadline = Instant::now() + options.slow_limit;
         match worker.call(OPENING, Order::Open(options.clone()), deadline) {
-            Ok(Ok(_)) => Ok(worker),
+            Ok(Ok(Answer::Opened { without_canary })) => Ok((worker, without_canary)),
+            Ok(Ok(other)) => {
+                let detail = format!("the token's process answers what it was not asked: {other:?}");
+                Err(Fault::new(KeysFailure::Device, detail))
+            }
             Ok(Err(fault)) => Err(fault),
             Err(Ended) => Err(Fault::new(KeysFailure::Device, "the token's process ended at once")),
         }

@@ -66,6 +66,10 @@ pub(super) struct Response {
 /// What came of an order.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum Answer {
+    Opened {
+        /// Why the token has no canary key, if it has none and takes none.
+        without_canary: Option<String>,
+    },
     Done,
     Keys(Vec<KeyInfo>),
     Found(Option<KeyInfo>),

@@ -43,6 +43,8 @@ struct State {
     /// Calls that are being made.
     seated: usize,
     started: Option<Instant>,
+    /// Why the last process could not be started, as it was logged.
+    problem: Option<String>,
 }
 
 /// The process that is asked now. Those that were asked before live on until the last call to them has ended.
@@ -64,6 +66,7 @@ impl Pkcs11Token {
                 process: Process::Down(None),
                 seated: 0,
                 started: None,
+                problem: None,
             }),
             changed: Condvar::new(),
         });
@@ -176,26 +179,36 @@ impl Inner {
         let inner = self.clone();
         let starter = thread::Builder::new()
             .name(format!("token-{}", self.token))
-            .spawn(move || {
-                let started = login::refuse_if_refused(&inner.options.refused_file)
-                    .and_then(|()| Worker::start(&inner.program, &inner.options));
-                let process = match started {
-                    Ok(worker) => {
-                        tracing::info!(token = %inner.token, "the token is open ({worker:?})");
-                        Process::Up(Arc::new(worker))
-                    }
-                    Err(fault) => {
-                        tracing::warn!(token = %inner.token, problem = fault.detail, "the token cannot be opened");
-                        Process::Down(Some(fault))
-                    }
-                };
-                inner.state().process = process;
-                inner.changed.notify_all();
-            });
+            .spawn(move || inner.run_start());
         if let Err(error) = starter {
             let detail = format!("no thread could be started: {error}");
             state.process = Process::Down(Some(Fault::new(KeysFailure::Device, detail)));
         }
+    }
+
+    fn run_start(&self) {
+        let started = login::refuse_if_refused(&self.options.refused_file)
+            .and_then(|()| Worker::start(&self.program, &self.options));
+        let mut state = self.state();
+        match started {
+            Ok((worker, without_canary)) => {
+                tracing::info!(token = %self.token, "the token is open ({worker:?})");
+                if let Some(problem) = without_canary {
+                    tracing::warn!(token = %self.token, problem, "the token has no canary key and cannot be tested");
+                }
+                state.problem = None;
+                state.process = Process::Up(Arc::new(worker));
+            }
+            Err(fault) => {
+                // What is wrong is said once, however often it is tried again.
+                if state.problem.as_ref() != Some(&fault.detail) {
+                    tracing::warn!(token = %self.token, problem = fault.detail, "the token cannot be opened");
+                    state.problem = Some(fault.detail.clone());
+                }
+                state.process = Process::Down(Some(fault));
+            }
+        }
+        self.changed.notify_all();
     }
 
     /// Asks this process no more. Whoever still waits for it goes on waiting; the last of them ends it.

@@ -51,10 +51,15 @@ pub fn run() -> io::Result<()> {
         ));
     };
     let opened = open(&options);
-    let result = opened.as_ref().map(|_| Answer::Done).map_err(Clone::clone);
+    let result = match &opened {
+        Ok((_, canary)) => Ok(Answer::Opened {
+            without_canary: canary.clone(),
+        }),
+        Err(fault) => Err(fault.clone()),
+    };
     frame::write(&mut responses, &Response { call: OPENING, result })?;
     responses.flush()?;
-    let Ok(bench) = opened else { return Ok(()) };
+    let Ok((bench, _)) = opened else { return Ok(()) };
     serve(&bench, &options, &mut requests, responses)
 }
 
@@ -72,15 +77,15 @@ fn shut_in() -> io::Result<()> {
     Ok(())
 }
 
-fn open(options: &Options) -> Result<Arc<Bench>, Fault> {
+/// Opens the token; says as well why it has no canary key, if it has none.
+fn open(options: &Options) -> Result<(Arc<Bench>, Option<String>), Fault> {
     let bench = Arc::new(Bench::open(options)?);
-    // A token that takes no new keys may still sign with those that it has; the canary is missed where it is asked for.
-    if let Err(fault) = Station::new(bench.clone()).ensure_canary()
-        && fault.spent
-    {
-        return Err(fault);
+    match Station::new(bench.clone()).ensure_canary() {
+        Ok(()) => Ok((bench, None)),
+        Err(fault) if fault.spent => Err(fault),
+        // A token that takes no new keys still signs with those that it has.
+        Err(fault) => Ok((bench, Some(fault.detail))),
     }
-    Ok(bench)
 }
 
 fn serve(
