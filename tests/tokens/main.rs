@@ -39,6 +39,19 @@ fn hexadecimal(name: &str) -> String {
     })
 }
 
+/// Waits until none of these processes runs.
+async fn until_gone(workers: &[u32]) -> Result<()> {
+    let until = Instant::now() + PATIENCE;
+    while workers
+        .iter()
+        .any(|worker| fs::exists(format!("/proc/{worker}")).unwrap_or(false))
+    {
+        ensure!(Instant::now() < until, "a worker outlives the program");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    Ok(())
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_key_destroyed_and_a_token_that_goes_are_nobody_elses_affair() -> Result<()> {
     let hsm = SoftHsm::new(&[]);
@@ -126,15 +139,7 @@ async fn the_processes_of_tokens_are_replaced_and_end_with_the_program() -> Resu
     issue(&issuer, "asked.example.com").await?;
     ensure!(world.workers()? == after, "a signal for its parent has ended a worker");
     world.stop()?;
-    let until = Instant::now() + PATIENCE;
-    while after
-        .iter()
-        .any(|worker| fs::exists(format!("/proc/{worker}")).unwrap_or(false))
-    {
-        ensure!(Instant::now() < until, "a worker outlives the program");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-    Ok(())
+    until_gone(&after).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -207,5 +212,17 @@ async fn a_key_that_hangs_holds_up_its_own_issuer_alone() -> Result<()> {
     ensure!(waiting.status == 202, "{waiting:?}");
     faults.set("");
     hanging.certificate(posted.serial()?, PATIENCE).await?;
-    world.stop()
+
+    // Even a process that hangs does not outlive the program, however that ends.
+    let struck = faults.calls("struck");
+    faults.set("sign hang");
+    hanging
+        .post(&Key::p256()?.request("orphan.example.com")?, "orphan.example.com", &[])
+        .await?;
+    while faults.calls("struck") == struck {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let workers = world.workers()?;
+    world.kill()?;
+    until_gone(&workers).await
 }

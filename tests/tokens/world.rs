@@ -143,6 +143,11 @@ impl World {
         self.deployment.stop()
     }
 
+    /// Kills the program.
+    pub fn kill(mut self) -> Result<()> {
+        self.deployment.kill()
+    }
+
     pub fn log(&self) -> String {
         self.deployment.log()
     }

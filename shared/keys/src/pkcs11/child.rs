@@ -5,7 +5,7 @@ use std::{
     collections::HashMap,
     ffi::OsString,
     fmt,
-    io::{self, BufReader, Write},
+    io::{self, BufReader},
     os::{
         fd::OwnedFd,
         unix::{net::UnixStream, process::CommandExt},
@@ -13,7 +13,7 @@ use std::{
     path::PathBuf,
     process::{Child, Command},
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard,
         atomic::{AtomicBool, Ordering},
         mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel},
     },
@@ -22,12 +22,11 @@ use std::{
 };
 
 use domain::failure::KeysFailure;
-use zeroize::Zeroizing;
 
 use super::{
     Options,
     fault::Fault,
-    frame::{self, Answer, OPENING, Order, Request, Response},
+    frame::{self, Answer, OPENING, Order, Outlet, Request, Response, lock},
 };
 
 /// How long a process that was asked to end may take for it.
@@ -48,9 +47,7 @@ pub(super) type Outcome = Result<Answer, Fault>;
 /// A running child process. Dropping the last reference ends it: in an orderly way, or at once where something hangs in it.
 pub(super) struct Worker {
     link: Arc<Link>,
-    /// Frames on their way; whoever writes takes along what others have put there.
-    outbox: Mutex<Zeroizing<Vec<u8>>>,
-    socket: Mutex<UnixStream>,
+    outlet: Outlet,
 }
 
 /// What the thread that reads answers shares with those who wait for them.
@@ -97,8 +94,7 @@ impl Worker {
         });
         let worker = Self {
             link: link.clone(),
-            outbox: Mutex::default(),
-            socket: Mutex::new(ours.try_clone().map_err(unable)?),
+            outlet: Outlet::new(ours.try_clone().map_err(unable)?),
         };
         thread::Builder::new()
             .name("token-answers".into())
@@ -139,7 +135,9 @@ impl Worker {
             }
             waiting.calls.insert(call, answer);
         }
-        self.send(&frame, deadline);
+        let left = deadline.saturating_duration_since(Instant::now());
+        // A process that does not read is one that hangs, and is found out by the deadlines of those who wait.
+        let _ = self.outlet.send(&frame, Some(left.max(Duration::from_millis(1))));
         Ok(self.await_answer(call, &answered, deadline))
     }
 
@@ -156,26 +154,6 @@ impl Worker {
             }
         }
     }
-
-    /// Sends a frame. A process that does not read is one that hangs, and is found out by the deadlines of those who wait.
-    fn send(&self, frame: &[u8], deadline: Instant) {
-        lock(&self.outbox).extend_from_slice(frame);
-        let mut socket = lock(&self.socket);
-        let frames = std::mem::take(&mut *lock(&self.outbox));
-        if frames.is_empty() {
-            return;
-        }
-        let left = deadline
-            .saturating_duration_since(Instant::now())
-            .max(Duration::from_millis(1));
-        let sent = socket
-            .set_write_timeout(Some(left))
-            .and_then(|()| socket.write_all(&frames));
-        if sent.is_err() {
-            // Half a frame may be on its way: nothing sensible can follow it.
-            let _ = socket.shutdown(std::net::Shutdown::Both);
-        }
-    }
 }
 
 impl Drop for Worker {
@@ -183,7 +161,7 @@ impl Drop for Worker {
         if self.link.hangs.load(Ordering::Acquire) {
             let _ = lock(&self.link.child).kill();
         }
-        let _ = lock(&self.socket).shutdown(std::net::Shutdown::Both);
+        self.outlet.shut();
     }
 }
 
@@ -247,8 +225,4 @@ impl Link {
             thread::sleep(Duration::from_millis(5));
         }
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

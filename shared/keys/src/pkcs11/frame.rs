@@ -1,7 +1,13 @@
 //! What token and worker say to one another: frames of a length (four bytes, big-endian) and a postcard document, each with the number of
 //! the call that it belongs to.
 
-use std::io::{self, Read, Write};
+use std::{
+    io::{self, Read, Write},
+    net::Shutdown,
+    os::unix::net::UnixStream,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1, UnparsedPublicKey};
 use domain::key::{KeyType, SignatureAlgorithm};
@@ -44,9 +50,11 @@ pub(super) enum Order {
     Sign {
         name: String,
         algorithm: SignatureAlgorithm,
+        #[serde(with = "serde_bytes")]
         message: Vec<u8>,
     },
     SignCanary {
+        #[serde(with = "serde_bytes")]
         message: Vec<u8>,
     },
     Destroy {
@@ -74,7 +82,7 @@ pub(super) enum Answer {
     Keys(Vec<KeyInfo>),
     Found(Option<KeyInfo>),
     Key(KeyInfo),
-    Signature(Vec<u8>),
+    Signature(#[serde(with = "serde_bytes")] Vec<u8>),
     Canary(Canary),
 }
 
@@ -100,7 +108,7 @@ impl Canary {
 
 /// Bytes that are erased after use and never shown.
 #[derive(Serialize, Deserialize)]
-pub(super) struct Secret(pub Vec<u8>);
+pub(super) struct Secret(#[serde(with = "serde_bytes")] pub Vec<u8>);
 
 impl Drop for Secret {
     fn drop(&mut self) {
@@ -151,9 +159,45 @@ pub(super) fn read<T: DeserializeOwned>(from: &mut impl Read) -> io::Result<Opti
         .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
 }
 
-/// Writes a document as a frame.
-pub(super) fn write(into: &mut impl Write, document: &impl Serialize) -> io::Result<()> {
-    into.write_all(&encode(document)?)
+/// The writing half of a socket, for several threads: whoever writes takes along what others have put there meanwhile.
+pub(super) struct Outlet {
+    waiting: Mutex<Zeroizing<Vec<u8>>>,
+    socket: Mutex<UnixStream>,
+}
+
+impl Outlet {
+    /// Over this socket.
+    pub fn new(socket: UnixStream) -> Self {
+        Self {
+            waiting: Mutex::default(),
+            socket: Mutex::new(socket),
+        }
+    }
+
+    /// Sends a frame, or has it sent. Where that fails, or takes longer than `limit`, the socket is shut: half a frame may be on its way,
+    /// and nothing sensible can follow it.
+    pub fn send(&self, frame: &[u8], limit: Option<Duration>) -> io::Result<()> {
+        lock(&self.waiting).extend_from_slice(frame);
+        let mut socket = lock(&self.socket);
+        let frames = std::mem::take(&mut *lock(&self.waiting));
+        if frames.is_empty() {
+            return Ok(());
+        }
+        let sent = socket.set_write_timeout(limit).and_then(|()| socket.write_all(&frames));
+        if sent.is_err() {
+            let _ = socket.shutdown(Shutdown::Both);
+        }
+        sent
+    }
+
+    /// Ends both directions.
+    pub fn shut(&self) {
+        let _ = lock(&self.socket).shutdown(Shutdown::Both);
+    }
+}
+
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
@@ -171,7 +215,7 @@ mod tests {
     fn frames_follow_one_another_and_keep_their_numbers() {
         let mut pipe = Vec::new();
         for call in [1, 300, u64::MAX] {
-            write(&mut pipe, &request(call, &[0xa5; 300])).unwrap();
+            pipe.extend_from_slice(&encode(&request(call, &[0xa5; 300])).unwrap());
         }
         let mut pipe = pipe.as_slice();
         for call in [1, 300, u64::MAX] {
@@ -184,8 +228,7 @@ mod tests {
 
     #[test]
     fn half_a_frame_a_monstrous_frame_and_nonsense_are_errors() {
-        let mut whole = Vec::new();
-        write(&mut whole, &request(7, b"message")).unwrap();
+        let whole = encode(&request(7, b"message")).unwrap();
         for length in 1..whole.len() {
             assert!(read::<Request>(&mut &whole[..length]).is_err(), "{length}");
         }

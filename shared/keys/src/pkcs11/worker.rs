@@ -2,28 +2,27 @@
 //! its standard input, and ends when that closes.
 
 use std::{
-    io::{self, BufReader, BufWriter, Write},
+    io::{self, BufReader},
     os::{fd::AsFd, unix::net::UnixStream},
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::AtomicBool,
-        mpsc::{Receiver, Sender, channel, sync_channel},
-    },
+    sync::{Arc, Mutex, atomic::AtomicBool},
     thread,
     time::Duration,
 };
 
 use domain::failure::KeysFailure;
-use rustix::process::{
-    DumpableBehavior, Resource, Rlimit, Signal, getpid, kill_process, set_dumpable_behavior, setrlimit,
+use rustix::{
+    event::{PollFd, PollFlags, poll},
+    io::Errno,
+    process::{DumpableBehavior, Resource, Rlimit, Signal, getpid, kill_process, set_dumpable_behavior, setrlimit},
 };
+use zeroize::Zeroizing;
 
 use super::{
     Options,
     bench::Bench,
     fault::Fault,
-    frame::{self, Answer, OPENING, Order, Request, Response},
+    frame::{self, Answer, OPENING, Order, Outlet, Request, Response, lock},
     station::Station,
 };
 
@@ -38,8 +37,9 @@ const FAREWELL: Duration = Duration::from_secs(2);
 pub fn run() -> io::Result<()> {
     shut_in()?;
     let socket = UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
+    let watched = socket.try_clone()?;
     let mut requests = BufReader::new(socket.try_clone()?);
-    let mut responses = BufWriter::new(socket);
+    let outlet = Outlet::new(socket);
     let Some(Request {
         call: OPENING,
         order: Order::Open(options),
@@ -50,6 +50,9 @@ pub fn run() -> io::Result<()> {
             "this is started by a process that uses a token, and by nobody else",
         ));
     };
+    thread::Builder::new()
+        .name("parent".into())
+        .spawn(move || end_with_parent(&watched))?;
     let opened = open(&options);
     let result = match &opened {
         Ok((_, canary)) => Ok(Answer::Opened {
@@ -57,10 +60,10 @@ pub fn run() -> io::Result<()> {
         }),
         Err(fault) => Err(fault.clone()),
     };
-    frame::write(&mut responses, &Response { call: OPENING, result })?;
-    responses.flush()?;
+    outlet.send(&encode(OPENING, result)?, None)?;
     let Ok((bench, _)) = opened else { return Ok(()) };
-    serve(&bench, &options, &mut requests, responses)
+    let requests = Mutex::new(requests);
+    serve(&bench, &options, Desk { requests, outlet })
 }
 
 /// Nothing of this process is ever written to disk or looked at by another, and signals that are meant for its parent do not end it.
@@ -88,60 +91,65 @@ fn open(options: &Options) -> Result<(Arc<Bench>, Option<String>), Fault> {
     }
 }
 
-fn serve(
-    bench: &Arc<Bench>,
-    options: &Options,
-    requests: &mut BufReader<UnixStream>,
-    responses: BufWriter<UnixStream>,
-) -> io::Result<()> {
-    let sessions = options.sessions.clamp(1, SESSIONS);
-    let (give, take) = sync_channel::<Request>(usize::from(sessions));
-    let take = Arc::new(Mutex::new(take));
-    let (answer, answers) = channel::<Response>();
-    let writer = thread::Builder::new()
-        .name("answers".into())
-        .spawn(move || write_all(&answers, responses))?;
-    for number in 0..sessions {
-        let (station, take, answer) = (Station::new(bench.clone()), take.clone(), answer.clone());
-        thread::Builder::new()
-            .name(format!("session-{number}"))
-            .spawn(move || {
-                if catch_unwind(AssertUnwindSafe(|| work(station, &take, &answer))).is_err() {
-                    end_at_once();
-                }
-            })?;
-    }
-    drop(answer);
-    let ended = loop {
-        match frame::read(requests) {
-            Ok(Some(request)) => {
-                if give.send(request).is_err() {
-                    break Ok(());
-                }
-            }
-            Ok(None) => break Ok(()),
-            Err(error) => break Err(error),
-        }
-    };
-    // Sessions end what they are at, close, and the library is unloaded. If it will not, there is another way.
-    drop(give);
-    thread::spawn(|| {
-        thread::sleep(FAREWELL);
-        end_at_once();
-    });
-    let _ = writer.join();
-    ended
+/// Both ends of the work: whichever session is free reads the next request and sends its answer itself.
+struct Desk {
+    requests: Mutex<BufReader<UnixStream>>,
+    outlet: Outlet,
 }
 
-fn work(mut station: Station, requests: &Mutex<Receiver<Request>>, answers: &Sender<Response>) {
-    loop {
-        let request = requests.lock().unwrap_or_else(PoisonError::into_inner).recv();
-        let Ok(Request { call, order }) = request else { return };
-        let result = perform(&mut station, order);
-        if answers.send(Response { call, result }).is_err() {
-            return;
+fn serve(bench: &Arc<Bench>, options: &Options, desk: Desk) -> io::Result<()> {
+    let desk = Arc::new(desk);
+    let mut sessions = Vec::new();
+    for number in 0..options.sessions.clamp(1, SESSIONS) {
+        let (station, desk) = (Station::new(bench.clone()), desk.clone());
+        let session = thread::Builder::new()
+            .name(format!("session-{number}"))
+            .spawn(move || {
+                let worked = catch_unwind(AssertUnwindSafe(|| work(station, &desk)));
+                worked.unwrap_or_else(|_| {
+                    end_at_once();
+                    Ok(())
+                })
+            })?;
+        sessions.push(session);
+    }
+    for session in sessions {
+        if let Ok(worked) = session.join() {
+            worked?;
         }
     }
+    Ok(())
+}
+
+/// When the parent has gone, sessions end what they are at and close, and the library is unloaded. If one of them hangs and will not,
+/// there is another way.
+fn end_with_parent(socket: &UnixStream) {
+    let mut watched = [PollFd::new(socket, PollFlags::RDHUP)];
+    while matches!(poll(&mut watched, None), Ok(0) | Err(Errno::INTR)) {}
+    thread::sleep(FAREWELL);
+    end_at_once();
+}
+
+fn work(mut station: Station, desk: &Desk) -> io::Result<()> {
+    loop {
+        let request = frame::read(&mut *lock(&desk.requests))?;
+        let Some(Request { call, order }) = request else {
+            return Ok(());
+        };
+        let result = perform(&mut station, order);
+        let response = encode(call, result)?;
+        if desk.outlet.send(&response, None).is_err() {
+            return Ok(());
+        }
+    }
+}
+
+/// An answer as a frame; where it has no room in one, that is the answer.
+fn encode(call: u64, result: Result<Answer, Fault>) -> io::Result<Zeroizing<Vec<u8>>> {
+    frame::encode(&Response { call, result }).or_else(|error| {
+        let result = Err(Fault::new(KeysFailure::OperationFailed, error));
+        frame::encode(&Response { call, result })
+    })
 }
 
 fn perform(station: &mut Station, order: Order) -> Result<Answer, Fault> {
@@ -158,19 +166,6 @@ fn perform(station: &mut Station, order: Order) -> Result<Answer, Fault> {
         } => station.sign(&name, algorithm, &message).map(Answer::Signature),
         Order::SignCanary { message } => station.sign_canary(&message).map(Answer::Canary),
         Order::Destroy { name } => station.destroy(&name).map(|()| Answer::Done),
-    }
-}
-
-/// Writes answers as they come, as many at a time as there are.
-fn write_all(answers: &Receiver<Response>, mut into: BufWriter<UnixStream>) {
-    while let Ok(first) = answers.recv() {
-        let written = std::iter::once(first)
-            .chain(answers.try_iter())
-            .try_for_each(|response| frame::write(&mut into, &response))
-            .and_then(|()| into.flush());
-        if written.is_err() {
-            return;
-        }
     }
 }
 
