@@ -44,7 +44,8 @@ async fn until_gone(workers: &[u32]) -> Result<()> {
     let until = Instant::now() + PATIENCE;
     while workers
         .iter()
-        .any(|worker| fs::exists(format!("/proc/{worker}")).unwrap_or(false))
+        // What has ended and was not yet waited for by its new parent has no arguments any more.
+        .any(|worker| fs::read(format!("/proc/{worker}/cmdline")).is_ok_and(|line| !line.is_empty()))
     {
         ensure!(Instant::now() < until, "a worker outlives the program");
         tokio::time::sleep(Duration::from_millis(20)).await;
