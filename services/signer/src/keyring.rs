@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, fmt, sync::Arc};
 
 use domain::{
     dispatch::{ProbeBy, Serving, cost},
+    failure::Scope,
     id::{IssuerId, TokenId},
     issuer::{Issuer, IssuerState},
     lane::{Class, Lane},
@@ -64,11 +65,12 @@ impl Keyring {
                 .collect(),
             ..Self::default()
         };
+        let mut sick = BTreeMap::new();
         for (id, issuer) in &snapshot.issuers {
             if issuer.state == IssuerState::Destroyed {
                 continue;
             }
-            match find(issuer, tokens, before.held.get(id)) {
+            match find(issuer, tokens, before.held.get(id), &mut sick) {
                 Ok(Some(held)) => drop(ring.held.insert(id.clone(), held)),
                 Ok(None) => {}
                 Err(reason) => drop(ring.missing.insert(id.clone(), reason)),
@@ -144,17 +146,23 @@ fn listed<'i>(issuers: impl Iterator<Item = &'i IssuerId>) -> String {
     names.join(" ")
 }
 
-/// The issuer's key on the first token that has it; `None` if none of its tokens is here.
+/// The issuer's key on the first token that has it; `None` if none of its tokens is here. A token that has failed as a whole goes into
+/// `sick`, and is not asked for the keys of all other issuers as well: each of them would wait as long.
 fn find(
     issuer: &Arc<Issuer>,
     tokens: &[Arc<dyn Keys>],
     before: Option<&Arc<Held>>,
+    sick: &mut BTreeMap<TokenId, String>,
 ) -> Result<Option<Arc<Held>>, String> {
     let mut reason = None;
     for binding in &issuer.bindings {
         let Some(token) = tokens.iter().find(|token| *token.token() == binding.token) else {
             continue;
         };
+        if let Some(failure) = sick.get(&binding.token) {
+            reason = Some(failure.clone());
+            continue;
+        }
         match token.find(&binding.key) {
             Ok(Some(key)) if key.public_key == *issuer.public_key => {
                 if let Some(before) = before
@@ -177,7 +185,12 @@ fn find(
                 reason = Some(format!("key {} on token {} is another key", binding.key, binding.token));
             }
             Ok(None) => reason = Some(format!("key {} is not on token {}", binding.key, binding.token)),
-            Err(error) => reason = Some(error.to_string()),
+            Err(error) => {
+                if error.failure.scope() == Scope::Token {
+                    sick.insert(binding.token.clone(), error.to_string());
+                }
+                reason = Some(error.to_string());
+            }
         }
     }
     reason.map_or(Ok(None), Err)

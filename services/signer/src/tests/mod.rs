@@ -2,6 +2,7 @@
 
 mod bench;
 mod faults;
+mod keyring;
 mod messages;
 mod statements;
 mod stopping;

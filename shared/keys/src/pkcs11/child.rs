@@ -26,7 +26,7 @@ use domain::failure::KeysFailure;
 use super::{
     Options,
     fault::Fault,
-    frame::{self, Answer, OPENING, Order, Outlet, Request, Response, lock},
+    frame::{self, Answer, Asked, OPENING, Order, Outlet, Response, lock},
 };
 
 /// How long a process that was asked to end may take for it.
@@ -101,7 +101,7 @@ impl Worker {
             .spawn(move || link.read_all(ours))
             .map_err(unable)?;
         let deadline = Instant::now() + options.slow_limit;
-        match worker.call(OPENING, Order::Open(options.clone()), deadline) {
+        match worker.call(OPENING, &Order::Open(options.clone()), deadline) {
             Ok(Ok(Answer::Opened { without_canary })) => Ok((worker, without_canary)),
             Ok(Ok(other)) => {
                 let detail = format!("the token's process answers what it was not asked: {other:?}");
@@ -113,7 +113,7 @@ impl Worker {
     }
 
     /// Has the process do something, until `deadline` at most.
-    pub fn ask(&self, order: Order, deadline: Instant) -> Result<Outcome, Ended> {
+    pub fn ask(&self, order: &Order, deadline: Instant) -> Result<Outcome, Ended> {
         let call = {
             let mut waiting = self.link.waiting();
             waiting.next += 1;
@@ -122,8 +122,8 @@ impl Worker {
         self.call(call, order, deadline)
     }
 
-    fn call(&self, call: u64, order: Order, deadline: Instant) -> Result<Outcome, Ended> {
-        let frame = match frame::encode(&Request { call, order }) {
+    fn call(&self, call: u64, order: &Order, deadline: Instant) -> Result<Outcome, Ended> {
+        let frame = match frame::encode(&Asked { call, order }) {
             Ok(frame) => frame,
             Err(error) => return Ok(Err(Fault::new(KeysFailure::OperationFailed, error))),
         };

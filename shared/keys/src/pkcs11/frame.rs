@@ -23,12 +23,21 @@ pub(super) const FRAME_LIMIT: usize = 64 * 1024 * 1024;
 pub(super) const OPENING: u64 = 0;
 
 /// What a worker is asked for.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Deserialize)]
 pub(super) struct Request {
     /// Number of the call.
     pub call: u64,
     /// What to do.
     pub order: Order,
+}
+
+/// A [`Request`] as it is written: the order stays with whoever gives it.
+#[derive(Debug, Serialize)]
+pub(super) struct Asked<'a> {
+    /// Number of the call.
+    pub call: u64,
+    /// What to do.
+    pub order: &'a Order,
 }
 
 /// What a worker is asked to do.
@@ -204,18 +213,18 @@ pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 mod tests {
     use super::*;
 
-    fn request(call: u64, message: &[u8]) -> Request {
-        let order = Order::SignCanary {
+    fn request(call: u64, message: &[u8]) -> Zeroizing<Vec<u8>> {
+        let order = &Order::SignCanary {
             message: message.to_vec(),
         };
-        Request { call, order }
+        encode(&Asked { call, order }).unwrap()
     }
 
     #[test]
     fn frames_follow_one_another_and_keep_their_numbers() {
         let mut pipe = Vec::new();
         for call in [1, 300, u64::MAX] {
-            pipe.extend_from_slice(&encode(&request(call, &[0xa5; 300])).unwrap());
+            pipe.extend_from_slice(&request(call, &[0xa5; 300]));
         }
         let mut pipe = pipe.as_slice();
         for call in [1, 300, u64::MAX] {
@@ -228,13 +237,13 @@ mod tests {
 
     #[test]
     fn half_a_frame_a_monstrous_frame_and_nonsense_are_errors() {
-        let whole = encode(&request(7, b"message")).unwrap();
+        let whole = request(7, b"message");
         for length in 1..whole.len() {
             assert!(read::<Request>(&mut &whole[..length]).is_err(), "{length}");
         }
         assert!(read::<Request>(&mut &[0xff; 64][..]).is_err());
         assert!(read::<Request>(&mut &[0, 0, 0, 3, 9, 0xff, 0xff][..]).is_err());
-        assert!(encode(&request(1, &vec![0; FRAME_LIMIT + 1])).is_err());
+        assert!(encode(&Answer::Signature(vec![0; FRAME_LIMIT + 1])).is_err());
     }
 
     #[test]

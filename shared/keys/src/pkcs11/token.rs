@@ -81,7 +81,7 @@ impl Pkcs11Token {
                 self.0.options.operation_limit
             }
         };
-        self.0.ask(order, limit).map_err(|fault| self.error(fault))
+        self.0.ask(&order, limit).map_err(|fault| self.error(fault))
     }
 
     fn error(&self, Fault { failure, detail, .. }: Fault) -> KeysError {
@@ -112,17 +112,22 @@ impl Inner {
     }
 
     /// Waits for a seat and a process for at most `limit`, and then as long for the answer: only what the process was given can hang.
-    fn ask(self: &Arc<Self>, order: Order, limit: Duration) -> Result<Answer, Fault> {
+    fn ask(self: &Arc<Self>, order: &Order, limit: Duration) -> Result<Answer, Fault> {
         let patience = Instant::now() + limit;
         let _seat = self.sit(patience)?;
-        let worker = self.worker(patience)?;
-        let outcome = worker
-            .ask(order, Instant::now() + limit)
-            .unwrap_or_else(|Ended| Err(Fault::spent(KeysFailure::Device, "the token's process has just ended")));
-        if outcome.as_ref().is_err_and(|fault| fault.spent) {
-            self.give_up(&worker);
+        loop {
+            let worker = self.worker(patience, limit)?;
+            match worker.ask(order, Instant::now() + limit) {
+                Ok(outcome) => {
+                    if outcome.as_ref().is_err_and(|fault| fault.spent) {
+                        self.give_up(&worker);
+                    }
+                    return outcome;
+                }
+                // It was not asked, so the next one may be.
+                Err(Ended) => self.give_up(&worker),
+            }
         }
-        outcome
     }
 
     /// A seat: as many calls at a time as keep every session busy, and one more for each.
@@ -143,13 +148,14 @@ impl Inner {
     }
 
     /// The process that is up. Waits for one that is being started, or may soon be; one that could not be started is tried again only
-    /// after a while, and until then its failure is the answer.
-    fn worker(self: &Arc<Self>, deadline: Instant) -> Result<Arc<Worker>, Fault> {
+    /// after a while, and until then its failure is the answer. A start that has taken `limit` already is not waited for: who asks many
+    /// things, one after the other, shall not wait as often.
+    fn worker(self: &Arc<Self>, deadline: Instant, limit: Duration) -> Result<Arc<Worker>, Fault> {
         let mut state = self.state();
         loop {
             let until = match &state.process {
                 Process::Up(worker) => return Ok(worker.clone()),
-                Process::Starting => deadline,
+                Process::Starting => state.started.map_or(deadline, |started| deadline.min(started + limit)),
                 Process::Down(why) => {
                     let due = state.started.map(|started| started + RESTART_PERIOD);
                     match (due.filter(|due| *due > Instant::now()), why) {
@@ -162,7 +168,7 @@ impl Inner {
                     }
                 }
             };
-            if Instant::now() >= deadline {
+            if Instant::now() >= until {
                 return Err(Fault::new(
                     KeysFailure::Device,
                     "the token's process is being started, and takes longer than the operation may",

@@ -36,12 +36,15 @@ impl Sick {
         }
     }
     fn open(&self) -> Pkcs11Token {
+        self.open_with(self.options())
+    }
+    fn open_with(&self, options: Options) -> Pkcs11Token {
         let mut program: Program = self.hsm.program();
         let (name, value) = self.faults.environment();
         program
             .arguments
             .insert(0, format!("{name}={}", value.display()).into());
-        Pkcs11Token::new("hsm".parse().unwrap(), self.options(), program)
+        Pkcs11Token::new("hsm".parse().unwrap(), options, program)
     }
     /// Two keys: `first`, with which something will be wrong, and `second`.
     fn with_keys(&self) -> (Pkcs11Token, KeyInfo, KeyInfo) {
@@ -277,4 +280,30 @@ fn a_slow_key_holds_up_nobody_else() {
         slow.join().unwrap().unwrap();
         assert!(signed > 1, "{signed}");
     });
+}
+
+#[test]
+fn a_token_that_hangs_while_it_is_opened_is_waited_for_once() {
+    let sick = Sick::new();
+    sick.faults.set("login hang");
+    let token = sick.open_with(Options {
+        slow_limit: Duration::from_secs(5),
+        ..sick.options()
+    });
+    assert_eq!(failure(sign(&token, "first")), KeysFailure::Device);
+    let began = Instant::now();
+    for number in 0..50 {
+        assert_eq!(failure(token.find(&format!("key-{number}"))), KeysFailure::Device);
+    }
+    assert!(
+        began.elapsed() < LIMIT,
+        "each of many calls waits: {:?}",
+        began.elapsed()
+    );
+    sick.faults.set("");
+    let until = Instant::now() + Duration::from_secs(20);
+    while token.canary().is_err() {
+        assert!(Instant::now() < until, "the token does not recover");
+        std::thread::sleep(Duration::from_millis(20));
+    }
 }
