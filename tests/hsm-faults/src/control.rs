@@ -5,7 +5,8 @@ use std::{
     env,
     fmt::Write as _,
     fs,
-    io::Write as _,
+    io::{Read as _, Write as _},
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     sync::{LazyLock, Mutex, PoisonError},
 };
@@ -77,7 +78,7 @@ pub(crate) enum Fault {
     Return(u64),
 }
 
-/// How often each line has struck in this process.
+/// How often each line of each version of the file has struck in this process.
 static STRUCK: LazyLock<Mutex<HashMap<String, u64>>> = LazyLock::new(Mutex::default);
 
 /// Notes a call.
@@ -96,13 +97,20 @@ pub(crate) fn note(function: &str) {
 /// it `wanted`.
 pub(crate) fn fault(function: &str, id: &[u8], wanted: impl Fn(Fault) -> bool) -> Option<Fault> {
     let control = env::var_os(CONTROL)?;
-    let text = fs::read_to_string(control).ok()?;
-    let fault = text.lines().find_map(|line| strikes(line, function, id, &wanted))?;
+    let mut file = fs::File::open(control).ok()?;
+    let metadata = file.metadata().ok()?;
+    // Each time that faults are set, they are counted anew.
+    let version = format!("{} {} {}", metadata.ino(), metadata.mtime(), metadata.mtime_nsec());
+    let mut text = String::new();
+    file.read_to_string(&mut text).ok()?;
+    let fault = text
+        .lines()
+        .find_map(|line| strikes(line, &version, function, id, &wanted))?;
     note("struck");
     Some(fault)
 }
 
-fn strikes(line: &str, function: &str, id: &[u8], wanted: impl Fn(Fault) -> bool) -> Option<Fault> {
+fn strikes(line: &str, version: &str, function: &str, id: &[u8], wanted: impl Fn(Fault) -> bool) -> Option<Fault> {
     let mut words = line.split_whitespace();
     if words.next() != Some(function) {
         return None;
@@ -121,7 +129,7 @@ fn strikes(line: &str, function: &str, id: &[u8], wanted: impl Fn(Fault) -> bool
         }
     }
     let mut struck = STRUCK.lock().unwrap_or_else(PoisonError::into_inner);
-    let count = struck.entry(line.to_owned()).or_default();
+    let count = struck.entry(format!("{version} {line}")).or_default();
     if times.is_some_and(|times| *count >= times) {
         return None;
     }
@@ -159,7 +167,7 @@ mod tests {
     #[test]
     fn a_line_strikes_its_function_its_key_and_so_often() {
         let line = "sign return=0x30 id=01ff times=2";
-        let strikes = |function, id: &[u8]| strikes(line, function, id, |_| true);
+        let strikes = |function, id: &[u8]| strikes(line, "1", function, id, |_| true);
         assert_eq!(strikes("login", &[1, 255]), None);
         assert_eq!(strikes("sign", &[1]), None);
         assert_eq!(strikes("sign", &[1, 255]), Some(Fault::Return(0x30)));

@@ -11,6 +11,7 @@
 //! sign slow=300                   takes 300 ms longer
 //! sign crash                      the process dies
 //! sign logout times=1             somebody logs out first
+//! find logout times=1             somebody logs out before a key is looked for
 //! login return=0xa4               C_Login returns CKR_PIN_LOCKED, and SoftHSM hears nothing of it
 //! info locked | final-try         what C_GetTokenInfo says of the user PIN
 //! ```

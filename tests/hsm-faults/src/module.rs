@@ -74,6 +74,7 @@ unsafe fn load() -> Option<Lists> {
         C_GetFunctionList: Some(C_GetFunctionList),
         C_GetTokenInfo: Some(C_GetTokenInfo),
         C_Login: Some(C_Login),
+        C_FindObjectsInit: Some(C_FindObjectsInit),
         C_SignInit: Some(C_SignInit),
         C_Sign: Some(C_Sign),
         ..behind
@@ -144,6 +145,21 @@ unsafe extern "C" fn C_Login(
     match behind().C_Login {
         // SAFETY: the arguments are the caller's.
         Some(login) => unsafe { login(session, user, pin, length) },
+        None => CKR_GENERAL_ERROR,
+    }
+}
+
+unsafe extern "C" fn C_FindObjectsInit(
+    session: CK_SESSION_HANDLE,
+    template: *mut CK_ATTRIBUTE,
+    count: CK_ULONG,
+) -> CK_RV {
+    if let Some(value) = fault("find", &[], |_| true).and_then(|fault| suffer(session, fault)) {
+        return value;
+    }
+    match behind().C_FindObjectsInit {
+        // SAFETY: the arguments are the caller's.
+        Some(find) => unsafe { find(session, template, count) },
         None => CKR_GENERAL_ERROR,
     }
 }

@@ -202,6 +202,24 @@ fn what_another_session_or_login_mends_is_no_failure() {
 }
 
 #[test]
+fn a_logout_is_not_taken_for_a_lost_key() {
+    let sick = Sick::new();
+    let (token, first, second) = sick.with_keys();
+    for call in 0..3 {
+        let struck = sick.faults.calls("struck");
+        sick.faults.set("find logout times=1");
+        match call {
+            0 => assert_eq!(token.find("first"), Ok(Some(first.clone()))),
+            1 => assert_eq!(token.find("second"), Ok(Some(second.clone()))),
+            _ => assert!(verifies(&second, &sign(&token, "second").unwrap())),
+        }
+        sick.faults.set("");
+        // A signature needs no search where the key is known already.
+        assert!(call == 2 || sick.faults.calls("struck") == struck + 1);
+    }
+}
+
+#[test]
 fn a_library_that_was_finalised_is_loaded_anew() {
     let sick = Sick::new();
     let (token, ..) = sick.with_keys();
