@@ -74,14 +74,14 @@ impl Pkcs11Token {
         Self(inner)
     }
 
-    fn ask(&self, order: Order) -> Result<Answer, KeysError> {
+    fn ask(&self, order: &Order) -> Result<Answer, KeysError> {
         let limit = match order {
             Order::Open(_) | Order::List | Order::Generate { .. } | Order::Import { .. } => self.0.options.slow_limit,
             Order::Find { .. } | Order::Sign { .. } | Order::SignCanary { .. } | Order::Destroy { .. } => {
                 self.0.options.operation_limit
             }
         };
-        self.0.ask(&order, limit).map_err(|fault| self.error(fault))
+        self.0.ask(order, limit).map_err(|fault| self.error(fault))
     }
 
     fn error(&self, Fault { failure, detail, .. }: Fault) -> KeysError {
@@ -258,14 +258,14 @@ impl Keys for Pkcs11Token {
     }
 
     fn list(&self) -> Result<Vec<KeyInfo>, KeysError> {
-        match self.ask(Order::List)? {
+        match self.ask(&Order::List)? {
             Answer::Keys(keys) => Ok(keys),
             other => Err(self.unexpected(&other)),
         }
     }
 
     fn find(&self, name: &str) -> Result<Option<KeyInfo>, KeysError> {
-        match self.ask(Order::Find { name: name.into() })? {
+        match self.ask(&Order::Find { name: name.into() })? {
             Answer::Found(found) => Ok(found),
             other => Err(self.unexpected(&other)),
         }
@@ -273,7 +273,7 @@ impl Keys for Pkcs11Token {
 
     fn generate(&self, name: &str, key_type: KeyType) -> Result<KeyInfo, KeysError> {
         let name = name.into();
-        match self.ask(Order::Generate { name, key_type })? {
+        match self.ask(&Order::Generate { name, key_type })? {
             Answer::Key(key) => Ok(key),
             other => Err(self.unexpected(&other)),
         }
@@ -281,7 +281,7 @@ impl Keys for Pkcs11Token {
 
     fn import(&self, name: &str, pkcs8_der: &[u8]) -> Result<KeyInfo, KeysError> {
         let (name, private_key) = (name.into(), Secret(pkcs8_der.to_vec()));
-        match self.ask(Order::Import { name, private_key })? {
+        match self.ask(&Order::Import { name, private_key })? {
             Answer::Key(key) => Ok(key),
             other => Err(self.unexpected(&other)),
         }
@@ -293,7 +293,7 @@ impl Keys for Pkcs11Token {
             algorithm,
             message: message.to_vec(),
         };
-        match self.ask(order)? {
+        match self.ask(&order)? {
             Answer::Signature(signature) => Ok(signature),
             other => Err(self.unexpected(&other)),
         }
@@ -303,7 +303,7 @@ impl Keys for Pkcs11Token {
         let mut nonce = [0; 16];
         rand::fill(&mut nonce).map_err(|_| self.error(Fault::new(KeysFailure::Device, "no randomness")))?;
         let message = crate::canary_message(&self.0.token, nonce).into_bytes();
-        match self.ask(Order::SignCanary {
+        match self.ask(&Order::SignCanary {
             message: message.clone(),
         })? {
             Answer::Canary(canary) if canary.verifies(&message) => Ok(()),
@@ -316,7 +316,7 @@ impl Keys for Pkcs11Token {
     }
 
     fn destroy(&self, name: &str) -> Result<(), KeysError> {
-        match self.ask(Order::Destroy { name: name.into() })? {
+        match self.ask(&Order::Destroy { name: name.into() })? {
             Answer::Done => Ok(()),
             other => Err(self.unexpected(&other)),
         }
