@@ -7,7 +7,6 @@ use domain::{
     failure::{Failure, KeysFailure},
     id::{IssuerId, TokenId},
 };
-use keys::{Keys, KeysError};
 use runtime::clock::entropy;
 use tokio::{sync::oneshot, time::timeout};
 
@@ -66,22 +65,13 @@ fn canary(keyring: &Keyring, token: &TokenId, key: &ProbeKey) -> Result<(), Fail
         ProbeKey::Canary => {
             // A token that is not here any more says nothing.
             let token = keyring.token_named(token).ok_or(Failure::Behind)?;
-            with_canary_key(&**token)
+            token.canary()
         }
         ProbeKey::Issuer(issuer) => return with_key_of(keyring, token, issuer),
     };
     result.map_err(|error| {
         tracing::warn!(%token, %error, "a canary signature failed: {error}");
         Failure::Keys(error.failure)
-    })
-}
-
-/// Tokens get canary keys when they are set up; one without says so, and issuers' keys are tried instead.
-fn with_canary_key(token: &dyn Keys) -> Result<(), KeysError> {
-    Err(KeysError {
-        token: token.token().clone(),
-        failure: KeysFailure::KeyNotFound,
-        detail: "it has no canary key".to_owned(),
     })
 }
 
@@ -94,9 +84,7 @@ fn with_key_of(keyring: &Keyring, token: &TokenId, issuer: &IssuerId) -> Result<
             Failure::Behind
         });
     };
-    let nonce = u128::from_be_bytes(entropy());
-    let message =
-        format!("bulkhead canary: this is no certificate, no CRL and no OCSP response: {issuer} {nonce:032x}");
+    let message = keys::canary_message(issuer, entropy());
     let signature = held.sign(message.as_bytes()).map_err(|error| {
         tracing::warn!(%issuer, %token, %error, "a canary signature failed: {error}");
         Failure::Keys(error.failure)
