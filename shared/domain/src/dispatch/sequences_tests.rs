@@ -583,7 +583,7 @@ fn sequences(part: u64) {
     let (mut events, mut shut, mut out) = (0, 0, 0);
     for seed in part * SEQUENCES..(part + 1) * SEQUENCES {
         let mut world = World::new(&names, seed);
-        for _ in 0..4 + world.draw(18) {
+        for _ in 0..4 + world.draw(14) {
             world.step();
         }
         shut += u64::from(world.dispatcher.status().shut > 0);
