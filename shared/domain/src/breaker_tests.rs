@@ -1,3 +1,5 @@
+//! The breaker step by step, and over a million random sequences of calls, orders and clocks.
+
 use super::*;
 use crate::backoff::Entropy;
 
