@@ -399,12 +399,16 @@ impl Bench {
     }
 
     pub fn start_as(&self, config: &config::Signer) -> Running {
+        self.start_on(config, Arc::new(self.broker.clone()))
+    }
+
+    pub fn start_on(&self, config: &config::Signer, broker: Arc<dyn Broker>) -> Running {
         let shutdown = Shutdown::new(Duration::from_secs(10));
         let metrics = Metrics::new();
         let health = Health::new(Arc::new(SystemClock), shutdown.clone());
         let context = Context {
             store: self.store.clone(),
-            broker: Arc::new(self.broker.clone()),
+            broker,
             keys: vec![self.token.clone()],
             applied: self.follower.applied(),
             node_key: self.signer.clone(),

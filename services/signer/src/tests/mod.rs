@@ -1,5 +1,6 @@
 //! The whole signer against the real ledger, broker and soft keys.
 
+mod aside;
 mod bench;
 mod faults;
 mod keyring;
