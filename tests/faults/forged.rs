@@ -562,7 +562,7 @@ async fn afterwards(mut bench: Bench, beside: u64) -> Result<()> {
         "SELECT (SELECT count(*) FROM request), (SELECT count(*) FROM result), \
              (SELECT count(*) FROM result WHERE state = 'issued'), (SELECT count(*) FROM open)",
     )?;
-    let accepted = bench.accepted + beside;
+    let accepted = bench.jobs() + beside;
     ensure!(
         ledger == format!("{accepted}|{accepted}|{accepted}|0"),
         "{accepted} jobs were accepted; requests, results, certificates and open jobs are {ledger}"

@@ -7,7 +7,10 @@ mod points;
 mod processes;
 mod store;
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::BTreeSet,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context, Result, ensure};
 use tests::{
@@ -25,7 +28,8 @@ struct Bench {
     grown: Grown,
     at: Vec<Client>,
     report: Report,
-    accepted: u64,
+    /// Serials of the accepted jobs.
+    accepted: BTreeSet<String>,
 }
 
 impl Bench {
@@ -45,7 +49,7 @@ impl Bench {
             grown,
             at,
             report: Report::default(),
-            accepted: 0,
+            accepted: BTreeSet::new(),
         })
     }
 
@@ -65,14 +69,17 @@ impl Bench {
 
     /// Every accepted job has its certificate; one line of the table.
     async fn conclude(&mut self, fault: &str, tally: &Tally, during: Option<(Instant, Instant)>) -> Result<()> {
-        let certificates = tally
-            .verify(&self.at[0], PATIENCE)
-            .await
-            .with_context(|| fault.to_owned())?;
+        let certificates = tally.verify(&self.at[0], PATIENCE).await;
+        let certificates = certificates.with_context(|| fault.to_owned()).inspect_err(say)?;
         let gaps = during.map(|(from, to)| tally.gaps(from, to));
         self.report.row(fault, tally, certificates, gaps);
-        self.accepted += u64::try_from(certificates)?;
+        self.accepted.extend(tally.accepted.keys().cloned());
         Ok(())
+    }
+
+    /// How many jobs were accepted so far.
+    fn jobs(&self) -> u64 {
+        self.accepted.len() as u64
     }
 
     /// How many certificates the account has, as one of the front ends says.
@@ -99,14 +106,30 @@ impl Bench {
     /// Nothing was issued that nobody asked for. Prints the table and stops everything.
     async fn end(mut self) -> Result<()> {
         self.report.print();
-        let issued = self.issued(0).await?;
-        ensure!(
-            issued == self.accepted,
-            "{issued} certificates were issued for {} jobs",
-            self.accepted
-        );
-        self.grown.stop_all()
+        self.compare().await.inspect_err(say)?;
+        self.grown.stop_all().inspect_err(say)
     }
+
+    /// What is issued is what was accepted: by the counter, and by the ledger itself.
+    async fn compare(&self) -> Result<()> {
+        let counted = self.issued(0).await?;
+        let listed = "SELECT upper(encode(job, 'hex')) FROM result WHERE state = 'issued' AND account = 'demo-p256'";
+        let listed = self.grown.postgres.psql(Grown::DATABASE, listed)?;
+        let listed: BTreeSet<String> = listed.lines().map(str::to_owned).collect();
+        let unknown: Vec<&String> = listed.difference(&self.accepted).collect();
+        let jobs = self.jobs();
+        ensure!(
+            unknown.is_empty() && listed.len() as u64 == jobs && counted == jobs,
+            "{counted} certificates were counted and {} recorded for {jobs} jobs; nobody was told of {unknown:?}",
+            listed.len(),
+        );
+        Ok(())
+    }
+}
+
+/// What went wrong, before the logs of all processes follow.
+fn say(error: &anyhow::Error) {
+    eprintln!("{error:#}");
 }
 
 /// Waits until the load has run for this long.

@@ -63,7 +63,8 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     /// Nothing of a paused lane, of an issuer whose usage bit is off, or past `sign_by`.
     async fn claimable(&self, claims: &[Claim]) -> Result<Vec<Claimable>, StoreError>;
 
-    /// Begins jobs, across lanes: the claim. Succeeds for one signer each.
+    /// Begins jobs, across lanes: the claim. Succeeds for one signer each. Who asks again for what it has begun, because the answer was
+    /// lost, gets the same answer: the turn stays.
     async fn begin(&self, owner: &Incarnation, jobs: &[Serial]) -> Result<Vec<Begin>, StoreError>;
 
     /// Takes over at most `limit` jobs of these lanes whose owner's lease is over, or that were begun longer ago than three times

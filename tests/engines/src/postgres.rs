@@ -180,24 +180,27 @@ impl Postgres {
 
     /// Kills all its processes at once (SIGKILL), as a power cut would end them.
     pub fn kill(&mut self) -> anyhow::Result<()> {
-        if let Some(postmaster) = &self.postmaster {
-            let children = children(postmaster.id())?;
-            signal(postmaster.id(), libc::SIGKILL)?;
-            for child in children {
+        if let Some(postmaster) = self.postmaster.as_ref().map(Child::id) {
+            // First the one that would make more. A server does not start while a process of the one before it is there.
+            let processes = freeze(postmaster)?;
+            signal(postmaster, libc::SIGKILL)?;
+            for &process in &processes {
                 // It may be gone by now.
-                let _ = signal(child, libc::SIGKILL);
+                let _ = signal(process, libc::SIGKILL);
+            }
+            self.reap(STOP)?;
+            for process in processes {
+                wait_for(process, STOP, |state| state.is_none_or(|state| state == 'Z'))?;
             }
         }
         self.frozen = false;
-        self.reap(STOP)
+        Ok(())
     }
 
     /// Freezes all its processes (SIGSTOP): connections stay open and nobody answers.
     pub fn suspend(&mut self) -> anyhow::Result<()> {
         if let Some(postmaster) = &self.postmaster {
-            // First the one that would make more.
-            signal(postmaster.id(), libc::SIGSTOP)?;
-            for child in children(postmaster.id())? {
+            for child in freeze(postmaster.id())? {
                 let _ = signal(child, libc::SIGSTOP);
             }
             self.frozen = true;
@@ -433,6 +436,33 @@ fn children(parent: u32) -> anyhow::Result<Vec<u32>> {
         .split_ascii_whitespace()
         .filter_map(|child| child.parse().ok())
         .collect())
+}
+
+/// Stops a process (SIGSTOP), and says which children it has from then on.
+fn freeze(process: u32) -> anyhow::Result<Vec<u32>> {
+    signal(process, libc::SIGSTOP)?;
+    wait_for(process, STOP, |state| {
+        state.is_none_or(|state| matches!(state, 'T' | 'Z'))
+    })?;
+    children(process)
+}
+
+/// Waits until the state of a process (one letter, `None` once it is gone) is as it should be.
+fn wait_for(process: u32, limit: Duration, is_right: impl Fn(Option<char>) -> bool) -> anyhow::Result<()> {
+    let deadline = Instant::now() + limit;
+    loop {
+        let text = fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
+        // The name before it may hold anything.
+        let state = text.rsplit_once(") ").and_then(|(_, rest)| rest.chars().next());
+        if is_right(state) {
+            return Ok(());
+        }
+        ensure!(
+            Instant::now() < deadline,
+            "process {process} is still {state:?} after {limit:?}"
+        );
+        thread::sleep(Duration::from_millis(1));
+    }
 }
 
 fn signal(process: u32, signal: i32) -> anyhow::Result<()> {

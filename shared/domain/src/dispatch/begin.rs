@@ -93,6 +93,11 @@ impl Dispatcher {
         } in begun
         {
             self.intake.resolve(job, &mut settled);
+            if self.flights.find(job, turn).is_some() {
+                // Begun once before without our knowledge, and taken over meanwhile: it is under way.
+                self.ended(job, 0, now, effects);
+                continue;
+            }
             self.flights.begun(&mut self.issuers, job, turn, &lane);
             lanes
                 .entry(lane)

@@ -491,6 +491,11 @@ impl World {
         let now = self.now;
         let row = self.jobs.get_mut(&job).unwrap();
         (row.owner, row.begun_at) = (signer, now);
+        self.body(job)
+    }
+
+    fn body(&self, job: Serial) -> Begun {
+        let row = &self.jobs[&job];
         Begun {
             job,
             lane: row.lane.clone(),
@@ -508,7 +513,11 @@ impl World {
                 paused: false,
                 in_time: true,
             };
-            if self.step(job, step) {
+            let row = &self.jobs[&job];
+            if row.position.state == State::Signing && row.owner == signer {
+                // The answer was lost, and the signer asks again.
+                begun.push(self.body(job));
+            } else if self.step(job, step) {
                 begun.push(self.give(signer, job));
             } else if self.jobs[&job].position.state == State::Queued {
                 not.push((job, NotBegun::IssuerDisabled));

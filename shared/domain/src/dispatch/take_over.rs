@@ -30,6 +30,11 @@ impl Dispatcher {
             account,
             turn,
         } = begun;
+        if self.flights.find(job, turn).is_some() {
+            // A begin that was asked again was told of it first.
+            self.take_over_later(now);
+            return;
+        }
         self.taking_over = TakingOver::Running(job, turn);
         let mut settled = Vec::new();
         self.intake.resolve(job, &mut settled);

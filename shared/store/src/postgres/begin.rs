@@ -92,7 +92,8 @@ impl Batch for Beginning<'_> {
             begun.insert(job, self.core.begun(lent, &row).await);
         }
         let others: Vec<Serial> = jobs.iter().copied().filter(|job| !begun.contains_key(job)).collect();
-        let reasons = self.core.why_not_begun(lent, &others).await?;
+        let (reasons, mine) = self.core.why_not_begun(lent, &others, self.owner).await?;
+        begun.extend(self.core.bodies(lent, &mine, self.owner).await?);
         let answer = |job: &Serial| match begun.remove(job) {
             Some(begun) => begun.map(|begun| Begin::Begun(Box::new(begun))),
             None => match reasons.get(job).copied().unwrap_or(NotBegun::Elsewhere) {
@@ -166,20 +167,33 @@ impl Core {
         Ok(begun)
     }
 
-    async fn why_not_begun(&self, lent: &mut Lent, jobs: &[Serial]) -> Result<HashMap<Serial, NotBegun>, Fault> {
-        let mut reasons: HashMap<Serial, NotBegun> = HashMap::new();
+    /// Why these jobs were not begun; and which of them are this owner's already: the answer to their begin was lost.
+    async fn why_not_begun(
+        &self,
+        lent: &mut Lent,
+        jobs: &[Serial],
+        owner: &Incarnation,
+    ) -> Result<(HashMap<Serial, NotBegun>, Vec<Serial>), Fault> {
+        let (mut reasons, mut mine) = (HashMap::new(), Vec::new());
         if jobs.is_empty() {
-            return Ok(reasons);
+            return Ok((reasons, mine));
         }
         let open = sqlx::query(sqlx::AssertSqlSafe(format!(
-            "SELECT job, state, sign_by > coalesce($1, ledger_now()) AS in_time, {PAUSED} AS paused, {USAGE_ON} AS usage_on, \
+            "SELECT job, state, coalesce(owner = $3, FALSE) AS mine, sign_by > coalesce($1, ledger_now()) AS in_time, {PAUSED} AS paused, {USAGE_ON} AS usage_on, \
                  (SELECT issuer.state = 'destroyed' FROM issuer WHERE issuer.id = open.issuer) AS destroyed \
              FROM open WHERE job = ANY($2)"
         )));
-        for row in lent.rows(open.bind(self.given_now()).bind(serials(jobs))).await? {
+        let open = open.bind(self.given_now()).bind(serials(jobs)).bind(owner.to_string());
+        for row in lent.rows(open).await? {
+            let job = serial(&row, "job")?;
             let destroyed: Option<bool> = get(&row, "destroyed")?;
             let why = match parsed(&row, "state")? {
-                State::Signing => NotBegun::Elsewhere,
+                State::Signing => {
+                    if get(&row, "mine")? {
+                        mine.push(job);
+                    }
+                    NotBegun::Elsewhere
+                }
                 State::Parked => NotBegun::Parked,
                 _ if !get::<bool>(&row, "in_time")? => NotBegun::Late,
                 _ if get(&row, "paused")? => NotBegun::Paused,
@@ -189,7 +203,7 @@ impl Core {
                 _ if !get::<bool>(&row, "usage_on")? => NotBegun::IssuerDisabled,
                 _ => NotBegun::Elsewhere,
             };
-            reasons.insert(serial(&row, "job")?, why);
+            reasons.insert(job, why);
         }
         let rest: Vec<Serial> = jobs.iter().copied().filter(|job| !reasons.contains_key(job)).collect();
         for ended in self.ended(lent, &rest).await? {
@@ -198,7 +212,7 @@ impl Core {
         for job in rest {
             reasons.entry(job).or_insert(NotBegun::Unknown);
         }
-        Ok(reasons)
+        Ok((reasons, mine))
     }
 
     /// Parks an open job whose rows cannot be read, and says so.

@@ -61,7 +61,10 @@ impl Ledger<'_> {
             |row| Found::read(row, now),
         )?;
         let Some(mut found) = found else {
-            return Ok(Begin::Not(*job, self.why_not_begun(job)?));
+            return match self.begun_before(owner, job)? {
+                Some(begun) => Ok(Begin::Begun(Box::new(begun))),
+                None => Ok(Begin::Not(*job, self.why_not_begun(job)?)),
+            };
         };
         found.next_turn()?;
         self.execute(
@@ -70,6 +73,17 @@ impl Ledger<'_> {
         )?;
         self.counts.moved(&found.begun.lane, State::Queued, State::Signing);
         Ok(Begin::Begun(Box::new(self.with_joined(found)?)))
+    }
+
+    /// The job, where it is this owner's already: the answer to its begin was lost.
+    fn begun_before(&self, owner: &Incarnation, job: &Serial) -> Result<Option<Begun>, Fault> {
+        let now = self.now;
+        let found = self.one(
+            begun_row!("open.state = 'signing' AND open.owner = ?2"),
+            (Column(job), Column(owner)),
+            |row| Found::read(row, now),
+        )?;
+        found.map(|found| self.with_joined(found)).transpose()
     }
 
     fn why_not_begun(&self, job: &Serial) -> Result<NotBegun, Fault> {

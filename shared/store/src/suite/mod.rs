@@ -62,6 +62,7 @@ macro_rules! suite {
         );
         $crate::suite::suite!(@cases $harness, signing:
             of_two_signers_one_begins_a_job,
+            who_asks_again_for_what_it_has_begun_gets_the_same_answer,
             a_begun_job_comes_with_everything_that_is_recorded,
             why_a_job_was_not_begun_is_said,
             a_deferred_job_waits_again_without_a_strike,

@@ -44,6 +44,31 @@ pub(crate) async fn a_begun_job_comes_with_everything_that_is_recorded(harness: 
     assert!(begun.joined.is_empty());
 }
 
+pub(crate) async fn who_asks_again_for_what_it_has_begun_gets_the_same_answer(harness: &impl Harness) {
+    let world = World::new(harness).await;
+    let job = world.accepted().await;
+    let begun = world.begin(&node("one"), job.job).await;
+    world.advance(Duration::from_secs(1));
+    let again = world.begin(&node("one"), job.job).await;
+    assert_eq!((again.turn, again.strikes, &again.tbs), (1, 0, &begun.tbs));
+    assert_eq!(again.remaining, begun.remaining - Duration::from_secs(1));
+    assert_eq!(world.try_begin(&node("two"), job.job).await, Err(NotBegun::Elsewhere));
+    let lane = world.lane("alpha.interactive").await;
+    assert_eq!((lane.queued, lane.signing), (0, 1));
+
+    // What another has taken over meanwhile is not the first owner's any more.
+    world.advance(LIMIT * 3);
+    let taken = world
+        .store
+        .take_over(&node("two"), &[job.lane.clone()], LIMIT, 1)
+        .await
+        .unwrap();
+    assert_eq!(taken.begun.len(), 1, "{taken:?}");
+    assert_eq!(world.try_begin(&node("one"), job.job).await, Err(NotBegun::Elsewhere));
+    let again = world.begin(&node("two"), job.job).await;
+    assert_eq!((again.turn, again.strikes), (2, 1));
+}
+
 pub(crate) async fn why_a_job_was_not_begun_is_said(harness: &impl Harness) {
     let world = World::new(harness).await;
     let owner = node("one");
