@@ -42,6 +42,10 @@ impl Batch for Beginning<'_> {
     type Row = Serial;
     type Answer = Result<Begin, Fault>;
 
+    fn job(row: &Serial) -> Serial {
+        *row
+    }
+
     async fn run(&self, lent: &mut Lent, jobs: &[Serial], skip: bool) -> Result<Vec<Self::Answer>, Fault> {
         let Some(day) = jobs.first().map(|job| Day::of(job.time())) else {
             return Ok(Vec::new());
@@ -342,7 +346,9 @@ impl Core {
         deferrals: &[Deferral],
     ) -> Result<(), Fault> {
         let mut sorted: Vec<&Deferral> = deferrals.iter().collect();
-        sorted.sort_unstable_by_key(|deferral| deferral.job);
+        sorted.sort_by_key(|deferral| (deferral.job, deferral.turn));
+        // The same one twice would be counted twice.
+        sorted.dedup_by_key(|deferral| (deferral.job, deferral.turn));
         let locked = locked(
             "open.state = 'signing' AND open.turn = asked.turn AND open.owner = $3",
             false,

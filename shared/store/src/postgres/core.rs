@@ -1,6 +1,6 @@
 //! What every operation has at hand: connections, days, the clock; and how a batch is committed, retried and split.
 
-use std::{future::Future, ops::Range, sync::Arc, time::Duration};
+use std::{collections::HashSet, future::Future, ops::Range, sync::Arc, time::Duration};
 
 use domain::{id::Serial, time::Timestamp};
 use sqlx::postgres::PgRow;
@@ -79,6 +79,9 @@ pub(super) trait Batch: Sync {
     /// What comes of a row.
     type Answer: Send;
 
+    /// The job that a row is about.
+    fn job(row: &Self::Row) -> Serial;
+
     /// Runs it: one commit. `skip`: rows that another transaction has locked are passed over instead of waited for.
     fn run(
         &self,
@@ -99,8 +102,7 @@ pub(super) async fn commit<B: Batch>(batch: &B, lent: &mut Lent, rows: &[B::Row]
         return Vec::new();
     }
     let mut answers: Vec<Option<B::Answer>> = rows.iter().map(|_| None).collect();
-    let whole = 0..rows.len();
-    let mut pieces = Vec::from([whole]);
+    let mut pieces = apart::<B>(rows);
     let mut lost = None;
     while let Some(piece) = pieces.pop() {
         if let Some(error) = &lost {
@@ -130,6 +132,24 @@ pub(super) async fn commit<B: Batch>(batch: &B, lent: &mut Lent, rows: &[B::Row]
         .zip(rows)
         .map(|(answer, row)| answer.unwrap_or_else(|| batch.failed(row, missing())))
         .collect()
+}
+
+/// The pieces of a batch in which no job stands twice, the last one first: a statement sees each row as it was before all of it, and would
+/// end (and count) such a job twice. A signer that has taken over its own job from itself may well send its end twice.
+fn apart<B: Batch>(rows: &[B::Row]) -> Vec<Range<usize>> {
+    let mut pieces = Vec::new();
+    let (mut seen, mut start) = (HashSet::new(), 0);
+    for (place, row) in rows.iter().enumerate() {
+        if !seen.insert(B::job(row)) {
+            pieces.push(start..place);
+            start = place;
+            seen.clear();
+            seen.insert(B::job(row));
+        }
+    }
+    pieces.push(start..rows.len());
+    pieces.reverse();
+    pieces
 }
 
 fn fail<B: Batch>(

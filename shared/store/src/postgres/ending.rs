@@ -309,6 +309,10 @@ impl Batch for Finishing<'_> {
     type Row = Finish;
     type Answer = Result<Finished, StoreError>;
 
+    fn job(row: &Finish) -> Serial {
+        row.job
+    }
+
     async fn run(&self, lent: &mut Lent, rows: &[Finish], skip: bool) -> Result<Vec<Self::Answer>, Fault> {
         let law = format!(
             "open.state IN ('signing', 'queued') AND open.turn > 0 AND open.intent = asked.digest AND {USAGE_ON}"
@@ -362,6 +366,10 @@ impl Batch for Refusing<'_> {
     type Row = Refusal;
     type Answer = Result<Option<Ended>, StoreError>;
 
+    fn job(row: &Refusal) -> Serial {
+        row.job
+    }
+
     async fn run(&self, lent: &mut Lent, rows: &[Refusal], skip: bool) -> Result<Vec<Self::Answer>, Fault> {
         let law = "(open.state = 'queued' \
                    OR (open.state = 'signing' AND open.turn = asked.number AND open.owner = $11))";
@@ -414,6 +422,10 @@ struct Expiring<'c> {
 impl Batch for Expiring<'_> {
     type Row = Serial;
     type Answer = Result<Option<Ended>, StoreError>;
+
+    fn job(row: &Serial) -> Serial {
+        *row
+    }
 
     async fn run(&self, lent: &mut Lent, rows: &[Serial], skip: bool) -> Result<Vec<Self::Answer>, Fault> {
         let ends = rows.iter().map(|job| End::of(*job)).collect();

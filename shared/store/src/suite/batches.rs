@@ -6,12 +6,73 @@ use super::{
     Harness,
     world::{World, node, signature},
 };
-use crate::{AcceptError, Begin, Deferral, Finished, How, NewJob, StoreError};
+use crate::{AcceptError, Begin, Deferral, Finished, How, NewJob, Outcome, Refusal, StoreError};
 
 /// A job that no store takes: its certificate would end before it begins.
 fn bad(mut job: NewJob) -> NewJob {
     job.not_after = job.not_before - 1;
     job
+}
+
+pub(crate) async fn a_job_that_stands_twice_in_a_batch_ends_once_and_is_counted_once(harness: &impl Harness) {
+    let world = World::new(harness).await;
+    let owner = node("signer");
+    let (job, other) = (world.accepted().await, world.accepted().await);
+    // A signer that takes over its own job, because its answers were late, ends it in two turns.
+    for job in [&job, &other] {
+        world.begin(&owner, job.job).await;
+    }
+    let ends = vec![
+        signature(&job, 1),
+        signature(&other, 1),
+        signature(&job, 2),
+        signature(&job, 1),
+    ];
+    let answers = world.store.finish(&owner, ends).await;
+    let firsts: Vec<bool> = answers
+        .iter()
+        .map(|answer| matches!(answer, Ok(Finished::Issued { first: true, .. })))
+        .collect();
+    assert_eq!(firsts, [true, true, false, false], "{answers:?}");
+    let Ok(Finished::Issued {
+        ended, first: false, ..
+    }) = &answers[2]
+    else {
+        panic!("{:?}", answers[2]);
+    };
+    assert!(
+        matches!(&ended.outcome, Outcome::Issued { signature: kept, .. } if *kept == signature(&job, 1).signature),
+        "{ended:?}"
+    );
+    let counter = world.store.counter(&job.account, crate::Counter::Issued);
+    assert_eq!(counter.await.unwrap(), 2);
+    assert!(world.store.lanes().await.unwrap().iter().all(|lane| lane.signing == 0));
+
+    // Put back twice, refused twice.
+    let job = world.accepted().await;
+    let turn = world.begin(&owner, job.job).await.turn;
+    let deferral = Deferral {
+        job: job.job,
+        turn,
+        reason: "a test".into(),
+    };
+    let twice = vec![deferral.clone(), deferral];
+    world.store.defer(&owner, twice).await.unwrap();
+    let lane = world.lane("alpha.interactive").await;
+    assert_eq!((lane.queued, lane.signing), (1, 0));
+    let refusal = Refusal {
+        job: job.job,
+        turn: None,
+        id: "policy_violation".into(),
+        detail: "a test".into(),
+    };
+    let answers = world.store.refuse(&owner, vec![refusal.clone(), refusal]).await;
+    assert!(
+        answers.iter().all(|answer| matches!(answer, Ok(Some(_)))),
+        "{answers:?}"
+    );
+    assert!(world.store.lanes().await.unwrap().iter().all(|lane| lane.queued == 0));
+    assert_eq!(world.store.quota_left(&job.account, 100).await.unwrap(), 98);
 }
 
 pub(crate) async fn a_bad_row_in_a_hundred_fails_alone(harness: &impl Harness) {

@@ -103,6 +103,7 @@ macro_rules! suite {
         );
         $crate::suite::suite!(@cases $harness, batches:
             a_bad_row_in_a_hundred_fails_alone,
+            a_job_that_stands_twice_in_a_batch_ends_once_and_is_counted_once,
             a_bad_row_among_concurrent_calls_fails_alone,
             a_call_of_too_many_rows_is_refused_whole,
             concurrent_calls_begin_each_job_once,
