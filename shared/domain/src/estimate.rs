@@ -23,8 +23,9 @@ pub const FRESH: Duration = Duration::from_secs(3);
 /// Of so many requests of a lane that would be refused, one is not.
 pub const PROBE_EVERY: u32 = 100;
 
-/// How long a lane must have had a backlog before its speed is measured: signers announce it every half second, for the time before.
-const SETTLING: Duration = Duration::from_secs(1);
+/// How long a lane must have had a backlog before its speed is measured: signers announce it every half second, for the time before, and
+/// a machine that stands still for a moment is no slow lane.
+const SETTLING: Duration = Duration::from_secs(2);
 
 /// Looks at a backlog from which its speed is known, and the most that are remembered.
 const FEWEST: usize = 2;
@@ -44,8 +45,10 @@ pub enum Key {
     Unknown,
     /// One at least holds it, and its breaker is closed there.
     Usable,
-    /// None holds it, or wherever it is its breaker is not closed.
+    /// Wherever it is, its breaker is not closed.
     Unusable,
+    /// None says that it holds it. The one that does may be starting again: only after [`FRESH`] is the key taken for unusable.
+    Absent,
 }
 
 /// What is seen of a lane at one time.
@@ -100,8 +103,10 @@ pub struct Estimate {
     backlog_since: Option<Duration>,
     /// Speeds of that time, each with when it was seen.
     speeds: VecDeque<(Duration, f64)>,
-    /// Since when the key cannot be used.
+    /// Since when no signer can use the key.
     unusable_since: Option<Duration>,
+    /// Whether that is sure.
+    unusable: bool,
     /// Requests that would have been refused since one was let through.
     turned_away: u32,
 }
@@ -112,11 +117,15 @@ impl Estimate {
         let before = self.look.replace(look);
         self.arrived = 0;
         let gap = before.is_none_or(|before| look.at.saturating_sub(before.at) > FRESH);
-        match look.key {
-            Key::Unusable => _ = self.unusable_since.get_or_insert(look.at),
-            Key::Usable | Key::Unknown => self.unusable_since = None,
+        let missing = matches!(look.key, Key::Unusable | Key::Absent);
+        if missing {
+            let since = *self.unusable_since.get_or_insert(look.at);
+            self.unusable |= look.key == Key::Unusable || look.at.saturating_sub(since) > FRESH;
+        } else {
+            self.unusable_since = None;
+            self.unusable = false;
         }
-        let Some(speed) = look.speed.filter(|_| look.open >= SPARE && look.key != Key::Unusable) else {
+        let Some(speed) = look.speed.filter(|_| look.open >= SPARE && !missing) else {
             self.backlog_since = None;
             self.speeds.clear();
             return;
@@ -168,7 +177,7 @@ impl Estimate {
             return None;
         }
         let (chance, jitter) = halves(entropy);
-        if look.key == Key::Unusable {
+        if self.unusable {
             // What has lasted for long is likely to last for as long again.
             let lasted = self
                 .unusable_since

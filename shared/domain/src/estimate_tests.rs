@@ -66,7 +66,7 @@ fn a_lane_in_which_nothing_is_signed_is_unavailable_once_it_is_seen_for_a_while(
         }
     }
     let refused_at = refused_at.expect("it is noticed");
-    assert!((1500..=3000).contains(&refused_at), "{refused_at}");
+    assert!((2500..=4500).contains(&refused_at), "{refused_at}");
 }
 
 #[test]
@@ -110,6 +110,28 @@ fn a_breaker_that_closed_after_an_hour_admits_the_first_request_whatever_waits()
     }
     estimate.look(seen(3_600_000, 5000, 0.0));
     assert_eq!(estimate.decide(at(3_600_000), PATIENCE, 0), Decision::Admit);
+}
+
+#[test]
+fn a_key_that_no_signer_names_is_unusable_only_after_a_while() {
+    let absent = |millis| Look {
+        key: Key::Absent,
+        ..seen(millis, 50, 0.0)
+    };
+    let mut estimate = backlog(50, 1000.0);
+    for look in 21..=27 {
+        estimate.look(absent(look * 500));
+        assert_eq!(estimate.decide(at(look * 500), PATIENCE, 0), Decision::Admit, "{look}");
+    }
+    estimate.look(absent(14_000));
+    assert_eq!(refusal(estimate.decide(at(14_000), PATIENCE, 0)).why, Why::Unavailable);
+    // What was broken before it was taken away is still.
+    let mut estimate = Estimate::default();
+    estimate.look(unusable(0, 50));
+    estimate.look(absent(500));
+    assert_eq!(refusal(estimate.decide(at(500), PATIENCE, 0)).why, Why::Unavailable);
+    estimate.look(seen(1000, 50, 0.0));
+    assert_eq!(estimate.decide(at(1000), PATIENCE, 0), Decision::Admit);
 }
 
 #[test]
@@ -184,7 +206,12 @@ enum Step {
 }
 
 fn steps() -> impl Strategy<Value = Vec<(u64, Step)>> {
-    let key = prop_oneof![Just(Key::Unknown), Just(Key::Usable), Just(Key::Unusable)];
+    let key = prop_oneof![
+        Just(Key::Unknown),
+        Just(Key::Usable),
+        Just(Key::Unusable),
+        Just(Key::Absent)
+    ];
     let speed = proptest::option::weighted(0.9, prop_oneof![Just(0.0), 0.0..10_000.0]);
     let open = prop_oneof![0..16_u64, 0..20_000_u64];
     let look = (open, key, speed).prop_map(|(open, key, speed)| Step::Look { open, key, speed });
@@ -200,7 +227,7 @@ proptest! {
         let mut estimate = Estimate::default();
         let (mut now, mut arrived) = (0, 0);
         let mut last: Option<Look> = None;
-        let mut usable_since = None;
+        let (mut usable_since, mut absent_since, mut broken) = (None, None, false);
         for (pause, step) in steps {
             now += pause;
             match step {
@@ -208,10 +235,17 @@ proptest! {
                     let look = Look { at: at(now), open, key, speed };
                     estimate.look(look);
                     (last, arrived) = (Some(look), 0);
-                    usable_since = match key {
-                        Key::Unusable => None,
-                        Key::Usable | Key::Unknown => usable_since.or(Some(now)),
-                    };
+                    match key {
+                        Key::Usable | Key::Unknown => {
+                            usable_since = usable_since.or(Some(now));
+                            (absent_since, broken) = (None, false);
+                        }
+                        Key::Unusable | Key::Absent => {
+                            usable_since = None;
+                            absent_since = absent_since.or(Some(now));
+                            broken |= key == Key::Unusable;
+                        }
+                    }
                 }
                 Step::Ask { patience_ms, entropy } => {
                     let decision = estimate.decide(at(now), at(patience_ms), entropy);
@@ -226,6 +260,11 @@ proptest! {
                     prop_assert!(refusal.retry_after >= SOONEST && refusal.retry_after <= LATEST * 3 / 2);
                     match look.key {
                         Key::Unusable => prop_assert_eq!(refusal.why, Why::Unavailable),
+                        Key::Absent => {
+                            prop_assert_eq!(refusal.why, Why::Unavailable);
+                            let absent_for = look.at.saturating_sub(at(absent_since.expect("it is absent")));
+                            prop_assert!(broken || absent_for > FRESH, "refused after {absent_for:?}");
+                        }
                         Key::Usable | Key::Unknown => {
                             prop_assert!(look.speed.is_some() && look.open >= SPARE);
                             let usable_for = now - usable_since.expect("it is usable");

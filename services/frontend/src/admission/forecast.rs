@@ -96,8 +96,9 @@ impl Forecast {
 /// What the signers that live say of themselves.
 struct Signers<'a> {
     said: Vec<&'a Announcement>,
-    /// Issuers that one at least can sign for.
+    /// Issuers that one at least can sign for, and those whose breaker is not closed somewhere.
     usable: HashSet<&'a IssuerId>,
+    shut: HashSet<&'a IssuerId>,
     /// Whether anything is known: a signer that has just started has not looked for its keys yet.
     known: bool,
 }
@@ -117,6 +118,10 @@ impl<'a> Signers<'a> {
         });
         Self {
             usable: usable.collect(),
+            shut: said
+                .iter()
+                .flat_map(|said| said.breakers.iter().map(|(issuer, _)| issuer))
+                .collect(),
             known: said
                 .iter()
                 .any(|said| !said.issuers.is_empty() || !said.breakers.is_empty()),
@@ -127,7 +132,8 @@ impl<'a> Signers<'a> {
     fn key(&self, issuer: &IssuerId) -> Key {
         match () {
             () if self.usable.contains(issuer) => Key::Usable,
-            () if self.known => Key::Unusable,
+            () if self.shut.contains(issuer) => Key::Unusable,
+            () if self.known => Key::Absent,
             () => Key::Unknown,
         }
     }
@@ -185,7 +191,7 @@ mod tests {
         ];
         let signers = Signers::of(&fleet, Timestamp::from_millis(10_100));
         let keys = ["a", "b", "c", "d"].map(|name| signers.key(&name.parse().unwrap()));
-        assert_eq!(keys, [Key::Usable, Key::Unusable, Key::Usable, Key::Unusable]);
+        assert_eq!(keys, [Key::Usable, Key::Unusable, Key::Usable, Key::Absent]);
         let speeds = ["a.bulk", "b.bulk", "c.bulk"].map(|lane| signers.speed(&lane.parse().unwrap()));
         assert_eq!(speeds, [Some(30.0), Some(0.0), Some(2.0)]);
     }
