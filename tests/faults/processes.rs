@@ -139,10 +139,24 @@ async fn ten_thousand_jobs_survive_kills_of_front_ends_and_signers() -> Result<(
     bench.end().await
 }
 
+/// Lets clients of the first demo account wait for half a minute.
+fn wait_for_longer(grown: &Grown) -> Result<()> {
+    let mut profile = grown.json(&["profile", "show", "demo-p256"])?;
+    profile["answer_within"] = "30s".into();
+    let file = grown.directory().join("patient.json");
+    std::fs::write(&file, profile.to_string())?;
+    let file = file.to_str().context("a path that is no text")?;
+    grown.json(&["profile", "put", file, "--reason", "test"])?;
+    // Front ends hear of it within this time.
+    std::thread::sleep(Duration::from_secs(1));
+    Ok(())
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_same_request_at_two_front_ends_at_once_is_one_job_answered_at_both() -> Result<()> {
     const REQUESTS: usize = 100;
     let mut bench = Bench::start(Grown::started(2, 2).await?).await?;
+    wait_for_longer(&bench.grown)?;
     // Only a job in flight is joined: it stays in flight until both front ends have it.
     bench.hold_signers(true)?;
     let pairs: Vec<_> = (0..REQUESTS)

@@ -82,7 +82,8 @@ impl FromRequestParts<App> for Caller {
             tracing::error!(account = %account.id, "the account's issuer or profile is not registered");
             ApiError::internal()
         })?;
-        let place = app.work.enter(&slot(&terms)).map_err(Refusal::Full)?;
+        let place = app.work.enter(&slot(&terms));
+        let place = place.map_err(|full| app.turn_away(Refusal::Full(full)))?;
         Ok(Self { terms, applied, place })
     }
 }
@@ -118,6 +119,12 @@ impl Frontend {
             Ok(()) => ApiError::new(id, description),
             Err(wait) => self.too_fast(wait),
         }
+    }
+
+    /// Counts a refusal, and says it as its client will read it.
+    pub fn turn_away(&self, refusal: Refusal) -> ApiError {
+        self.metrics.refused(refusal.reason());
+        refusal.into()
     }
 
     fn too_fast(&self, wait: std::time::Duration) -> ApiError {

@@ -1,9 +1,13 @@
 //! How everything that can go wrong reads over HTTP: status, `Retry-After`, problem body. Nothing else in this service names a status
 //! for a failure.
 
+use std::time::Duration;
+
 use axum::response::{IntoResponse, Response};
 use domain::{
     admission::ViolationKind,
+    estimate::Why,
+    fair::Full,
     issuer::{Profile, Standing},
 };
 use http::{
@@ -259,10 +263,34 @@ impl From<Refusal> for ApiError {
                     format!("issuer {issuer} does not issue: {what}; nothing was queued"),
                 )
             }
-            Refusal::Full(full) => Self::new(
+            Refusal::Full(full) => {
+                let id = match full {
+                    Full::Account => ProblemId::TooManyInFlight,
+                    Full::Lane | Full::Queue => ProblemId::Overloaded,
+                };
+                Self::new(id, format!("too much waits already: {full}; come back"))
+            }
+            Refusal::NotInTime(issuer, refusal) => {
+                let (id, what) = match refusal.why {
+                    Why::Overloaded => (
+                        ProblemId::Overloaded,
+                        "has too many open requests for an answer in time",
+                    ),
+                    Why::Unavailable => (ProblemId::IssuerUnavailable, "cannot sign now"),
+                };
+                let description =
+                    format!("issuer {issuer} {what}; nothing was queued. Come back, or do not ask to wait");
+                Self::new(id, description).after(seconds(refusal.retry_after))
+            }
+            Refusal::Late => Self::new(
                 ProblemId::Overloaded,
-                format!("too much waits already: {full}; come back"),
+                "the time to wait was over before the request could be accepted; nothing was queued",
             ),
+            Refusal::Throttled(after) => Self::new(
+                ProblemId::RateLimited,
+                "many of this account's requests were refused lately because too much waits; ask less often",
+            )
+            .after(seconds(after)),
             Refusal::Key(error, profile) => unfit_key(&error, &profile),
             Refusal::Blocked => one(
                 ProblemId::BlockedKey,
@@ -336,6 +364,11 @@ impl From<Refusal> for ApiError {
             Refusal::Dropped => Self::new(ProblemId::ShuttingDown, "this server is stopping; connect again"),
         }
     }
+}
+
+/// Whole seconds, rounded up.
+fn seconds(duration: Duration) -> u64 {
+    duration.as_secs() + u64::from(duration.subsec_nanos() > 0)
 }
 
 /// A key that cannot be certified, told apart by what the client can do about it.

@@ -120,7 +120,6 @@ pub struct Frontend {
     clock: Arc<StoreClock>,
     incarnation: Incarnation,
     admission: Arc<Admission>,
-    waiters: Arc<Waiters>,
     tokens: Arc<Tokens>,
     limiter: Limiter,
     certificates: Certificates,
@@ -293,7 +292,6 @@ pub fn start(context: Context) -> Result<Running, ServeError> {
         clock,
         incarnation,
         admission,
-        waiters,
         tokens: tokens.clone(),
         limiter: Limiter::new(settings.failures_per_second),
         certificates: Certificates::new(issuers),
@@ -315,6 +313,7 @@ pub fn start(context: Context) -> Result<Running, ServeError> {
         tokio::spawn(listener.clone().listen()),
         tokio::spawn(listener.poll(poll)),
         tokio::spawn(tokens.rotate(token_keys)),
+        tokio::spawn(app.admission.clone().watch(app.store.clone())),
         tokio::spawn(Readiness::new(&health).run(app.clone())),
         tokio::spawn(give_up_waits(app.clone(), shutdown)),
     ];

@@ -35,7 +35,10 @@ pub struct Metrics {
     requests: Family<Requested, Counter>,
     accept_seconds: Family<ClassOutcome, Histogram, fn() -> Histogram>,
     not_published: Family<Reason, Counter>,
+    refused: Family<Reason, Counter>,
     depth: Family<IssuerLabel, Gauge>,
+    /// Requests that were let through although the estimate was against them.
+    pub probes: Counter,
     /// Envelopes that the broker confirmed.
     pub published: Counter,
     /// Jobs in a batch.
@@ -77,6 +80,16 @@ impl Metrics {
                 "frontend_envelopes_not_published",
                 "Envelopes that signers never saw; their jobs are claimed from the ledger",
                 Family::default(),
+            ),
+            refused: shared.register(
+                "frontend_refused",
+                "Requests for certificates that were refused, by reason",
+                Family::default(),
+            ),
+            probes: shared.register(
+                "frontend_probes",
+                "Requests let through to find out whether the estimate is right",
+                Counter::default(),
             ),
             depth: shared.gauge_per_issuer("frontend_queued", "Requests that wait to be verified or accepted"),
             published: shared.register(
@@ -150,6 +163,11 @@ impl Metrics {
         let class = class.as_str();
         let label = ClassOutcome { class, outcome };
         self.accept_seconds.get_or_create(&label).observe(took.as_secs_f64());
+    }
+
+    /// Counts a request for a certificate that was refused.
+    pub fn refused(&self, reason: &'static str) {
+        self.refused.get_or_create(&Reason { reason }).inc();
     }
 
     /// Counts an envelope that was not published.

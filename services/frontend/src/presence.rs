@@ -10,7 +10,7 @@ use std::{
 
 use domain::{id::Incarnation, issuer::Role};
 use runtime::{clock::StoreClock, follow::Follower};
-use store::{Announcement, Store};
+use store::{Announcement, Signed, Store};
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 
@@ -63,6 +63,7 @@ impl Presence {
             issuers: Vec::new(),
             breakers: Vec::new(),
             in_flight: self.waiters.len() as u64,
+            signed: Signed::default(),
         };
         let sent = Instant::now();
         let answer = timeout(LEASE, self.store.heartbeat(&announcement, LEASE)).await;

@@ -16,6 +16,9 @@ use crate::{Order, Registry, RegistryError};
 /// notBefore lies at most this long before the signature (CA/Browser Forum Baseline Requirements, section 7.1.2.7).
 const LONGEST_SIGN_WITHIN: Duration = Duration::from_hours(48);
 
+/// A client that waits holds a connection and a seat at the front end.
+const LONGEST_ANSWER_WITHIN: Duration = Duration::from_mins(1);
+
 impl Registry {
     /// Puts in a profile.
     pub async fn put_profile(&self, by: &str, request: PutProfile) -> Result<Changed, RegistryError> {
@@ -73,6 +76,9 @@ fn check(profile: &Profile) -> Result<(), RegistryError> {
     }
     if profile.sign_within.is_zero() || profile.sign_within > LONGEST_SIGN_WITHIN {
         return wrong("sign_within: must be longer than 0s and at most 48h".into());
+    }
+    if profile.answer_within < Duration::from_secs(1) || profile.answer_within > LONGEST_ANSWER_WITHIN {
+        return wrong("answer_within: must be at least 1s and at most 60s".into());
     }
     let policy = &profile.policy;
     let validity = &policy.validity;
@@ -207,6 +213,8 @@ mod tests {
             assert!(error.contains(field), "{error}");
         };
         refuse(&|p| p.sign_within = Duration::from_hours(49), "sign_within");
+        refuse(&|p| p.answer_within = Duration::from_millis(999), "answer_within");
+        refuse(&|p| p.answer_within = Duration::from_secs(61), "answer_within");
         refuse(&|p| p.purpose = Purpose::OcspSigner, "purpose");
         refuse(
             &|p| p.policy.public_key.allowed_lengths = vec![255],

@@ -19,7 +19,7 @@ use store::{Announcement, Store};
 use tokio::{sync::mpsc, time::timeout};
 use tokio_util::sync::CancellationToken;
 
-use crate::{keyring::Keyring, news::News};
+use crate::{keyring::Keyring, news::News, tally::Tally};
 
 /// Keeps the lease.
 #[derive(Debug)]
@@ -38,6 +38,8 @@ pub struct Heart {
     pub in_flight: Arc<AtomicU64>,
     /// Breakers that are not closed, as the worker shows them.
     pub breakers: Arc<ArcSwap<Vec<(IssuerId, String)>>>,
+    /// What has been signed since the last beat.
+    pub signed: Arc<Tally>,
     /// How long a lease lasts, how often it is renewed, and how far the clocks may be apart.
     pub config: runtime::config::Signer,
     /// Whom to tell.
@@ -86,6 +88,7 @@ impl Heart {
             issuers: self.keyring.load().issuers(),
             breakers: self.breakers.load().to_vec(),
             in_flight: self.in_flight.load(Ordering::Relaxed),
+            signed: self.signed.take(),
         };
         let started = Instant::now();
         let beat = self.store.heartbeat(&announcement, self.config.lease);

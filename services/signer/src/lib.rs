@@ -15,6 +15,7 @@ mod record;
 mod report;
 mod sign;
 mod sweep;
+mod tally;
 #[cfg(test)]
 mod tests;
 mod worker;
@@ -60,6 +61,7 @@ use self::{
     record::Recorder,
     report::Reporter,
     sweep::Sweeper,
+    tally::Tally,
     worker::{State, Worker},
 };
 
@@ -147,6 +149,7 @@ pub async fn serve(context: Context) -> Result<(), SignerError> {
     let keyring: Arc<ArcSwap<Keyring>> = Arc::default();
     let announced = Arc::new(AtomicU64::new(0));
     let breakers: Arc<ArcSwap<Vec<(IssuerId, String)>>> = Arc::default();
+    let signed = Arc::new(Tally::default());
     let (news, inlet) = mpsc::channel(in_flight * 4 + 64);
     let (endings, to_record) = mpsc::channel(in_flight * 2 + 64);
     let (answers, to_answer) = mpsc::channel(ANSWERS);
@@ -164,6 +167,7 @@ pub async fn serve(context: Context) -> Result<(), SignerError> {
         keyring: keyring.clone(),
         in_flight: announced.clone(),
         breakers: breakers.clone(),
+        signed: signed.clone(),
         config: config.clone(),
         news: news.clone(),
         condition: health.part("signer"),
@@ -251,6 +255,7 @@ pub async fn serve(context: Context) -> Result<(), SignerError> {
         config,
         in_flight: announced,
         breakers,
+        signed,
         metrics,
         health,
         shutdown,

@@ -43,6 +43,7 @@ use crate::{
     pool::Pool,
     record::{Ending, precise},
     sign::Signed,
+    tally::Tally,
 };
 
 /// How long the ledger may take for a question of the worker.
@@ -88,6 +89,8 @@ pub struct Worker {
     pub in_flight: Arc<AtomicU64>,
     /// See there.
     pub breakers: Arc<ArcSwap<Vec<(IssuerId, String)>>>,
+    /// And of what is signed.
+    pub signed: Arc<Tally>,
     /// Measurements.
     pub metrics: Metrics,
     /// Conditions of lanes.
@@ -491,6 +494,7 @@ impl Worker {
             node: self.incarnation.node.clone(),
             turn,
         };
+        self.signed.count(&facts.lane);
         let span = runtime::stage!(parent: &facts.span, "record");
         self.end(Ending::Finish(facts.lane.issuer.clone(), finish, span));
     }

@@ -166,6 +166,11 @@ pub enum BeyondIssuer {
     Refuse,
 }
 
+/// The default of [`Profile::answer_within`].
+const fn answer_within() -> Duration {
+    Duration::from_secs(6)
+}
+
 /// What may be issued, and how.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -181,6 +186,9 @@ pub struct Profile {
     /// How long after acceptance anybody wants the certificate. At most 48 h.
     #[serde(with = "humantime_serde")]
     pub sign_within: Duration,
+    /// How long a client may wait for its certificate with the request. Default 6 s.
+    #[serde(default = "answer_within", with = "humantime_serde")]
+    pub answer_within: Duration,
     /// Subject, alternative names, usages, validity, pinned key.
     pub policy: Policy,
     /// Certificate policies to state.

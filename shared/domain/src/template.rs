@@ -33,6 +33,7 @@ pub fn tls_server(id: ProfileId, key: KeyAlgorithm, allowed_lengths: Vec<u32>, s
         purpose: Purpose::EndEntity,
         class: Class::Interactive,
         sign_within: Duration::from_hours(40),
+        answer_within: Duration::from_secs(6),
         policy: Policy {
             validity: ValidityPolicy {
                 secondsmin: 3600,

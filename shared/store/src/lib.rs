@@ -48,6 +48,9 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     /// Ends jobs as expired for a front end whose wait is over, where it is the only waiter and `sign_by` is past.
     async fn withdraw(&self, frontend: &Incarnation, jobs: &[Serial]) -> Result<Vec<Ended>, StoreError>;
 
+    /// Every lane that has jobs which wait or are worked on, and how many: what a new job has before it. Cheap, whatever waits.
+    async fn depths(&self) -> Result<Vec<(Lane, u64)>, StoreError>;
+
     /// Records a revocation, or says why not.
     async fn revoke(&self, revocation: Revocation) -> Result<Revoked, StoreError>;
 

@@ -28,6 +28,36 @@ pub struct Announcement {
     pub breakers: Vec<(IssuerId, String)>,
     /// Jobs in flight.
     pub in_flight: u64,
+    /// What it has signed lately (signers).
+    #[serde(default)]
+    pub signed: Signed,
+}
+
+/// How many jobs a signer has signed in each lane since its last announcement. Lanes that are missing had none, unless
+/// [`Signed::MOST`] are named.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Signed {
+    /// Over how long, in milliseconds; 0: nothing is said.
+    pub over_ms: u64,
+    /// Lanes and jobs, the most first.
+    pub lanes: Vec<(Lane, u64)>,
+}
+
+impl Signed {
+    /// How many lanes are named at most.
+    pub const MOST: usize = 500;
+
+    /// Jobs a second in one lane, if that can be told.
+    pub fn speed(&self, lane: &Lane) -> Option<f64> {
+        let jobs = match self.lanes.iter().find(|(other, _)| other == lane) {
+            Some((_, jobs)) => *jobs,
+            None if self.lanes.len() >= Self::MOST => return None,
+            None => 0,
+        };
+        let jobs = f64::from(u32::try_from(jobs).unwrap_or(u32::MAX));
+        let over = Duration::from_millis(self.over_ms).as_secs_f64();
+        (over > 0.0).then(|| jobs / over)
+    }
 }
 
 /// The store's answer to a heartbeat.

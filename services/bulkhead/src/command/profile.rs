@@ -121,6 +121,10 @@ fn describe(profile: &Profile) -> String {
             humantime::format_duration(profile.sign_within).to_string(),
         ),
         (
+            "answer within",
+            humantime::format_duration(profile.answer_within).to_string(),
+        ),
+        (
             "dns names",
             format!(
                 "{} to {} of {}",

@@ -65,8 +65,14 @@ impl Acceptor {
         }
     }
 
-    async fn accept(&self, mut batch: Vec<Prepared>, prepared: &Stage<Prepared>) {
-        batch.retain(|prepared| !prepared.reply.is_abandoned());
+    async fn accept(&self, batch: Vec<Prepared>, prepared: &Stage<Prepared>) {
+        let (late, mut batch): (Vec<_>, Vec<_>) = batch
+            .into_iter()
+            .filter(|prepared| !prepared.reply.is_abandoned())
+            .partition(|prepared| prepared.reply.is_late());
+        for late in late {
+            late.reply.send(Err(Refusal::Late));
+        }
         if batch.is_empty() {
             return;
         }

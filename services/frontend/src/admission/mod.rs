@@ -1,18 +1,22 @@
 //! The way of a request from its parsed form to a committed job: queued fairly, verified once, prepared, linted, accepted in batches.
 
 pub mod accept;
+pub mod forecast;
 pub mod prepare;
 pub mod publish;
 pub mod refusal;
 pub mod stage;
+pub mod throttles;
 
 use std::{
     sync::Arc,
     thread::{self, JoinHandle},
+    time::Duration,
 };
 
 use domain::{
     bytes::Digest,
+    estimate::Decision,
     fair::{Limits, Slot},
     id::Serial,
     issuer::{Issuer, Standing},
@@ -21,16 +25,25 @@ use domain::{
     time::Clock,
 };
 use runtime::config::Frontend;
-use tokio::{sync::oneshot, time::Instant};
+use store::Store;
+use tokio::{
+    sync::oneshot,
+    time::{Instant, MissedTickBehavior, interval},
+};
 use tracing::Span;
 
 use self::{
     accept::Acceptor,
+    forecast::Forecast,
     prepare::{Prepared, Preparer},
     refusal::Refusal,
     stage::Stage,
+    throttles::Throttles,
 };
-use crate::waiting::{Seat, Wait};
+use crate::{
+    metrics::Metrics,
+    waiting::{Seat, Wait, Waiters},
+};
 
 /// What a client wants.
 #[derive(Debug)]
@@ -65,12 +78,12 @@ pub struct Order {
     pub span: Span,
 }
 
-/// Where an answer goes, and since when somebody wants it.
+/// Where an answer goes, and until when somebody wants it.
 #[derive(Debug)]
 pub struct Reply {
     sender: oneshot::Sender<Result<Admitted, Refusal>>,
-    /// When the request came in.
-    pub since: Instant,
+    /// Until when the client waits, if it waits for the certificate.
+    answer_by: Option<Instant>,
 }
 
 impl Reply {
@@ -82,6 +95,11 @@ impl Reply {
     /// Whether nobody wants the answer any more.
     pub fn is_abandoned(&self) -> bool {
         self.sender.is_closed()
+    }
+
+    /// Whether its time is over: what is not accepted by then is not begun.
+    pub fn is_late(&self) -> bool {
+        self.answer_by.is_some_and(|until| until <= Instant::now())
     }
 }
 
@@ -111,6 +129,10 @@ pub struct Admission {
     orders: Arc<Stage<Order>>,
     prepared: Arc<Stage<Prepared>>,
     clock: Arc<dyn Clock>,
+    forecast: Forecast,
+    throttles: Throttles,
+    waiters: Arc<Waiters>,
+    metrics: Arc<Metrics>,
 }
 
 /// What runs behind the front door.
@@ -165,40 +187,82 @@ impl Admission {
             orders,
             prepared,
             clock,
+            forecast: Forecast::default(),
+            throttles: Throttles::default(),
+            waiters: acceptor.waiters.clone(),
+            metrics: acceptor.metrics.clone(),
         };
         Ok((Arc::new(admission), running))
     }
 
-    /// Brings a request to its job, or says why not. What cannot be issued now is refused before it is queued.
+    /// Brings a request to its job, or says why not. What cannot be issued now is refused before it is queued; and so is what cannot be
+    /// answered in time, if its client waits, `wait` from now.
     pub async fn admit(
         &self,
         wanted: Wanted,
         terms: Terms,
         idempotency: Option<Digest>,
-        seat: Option<Seat>,
+        wait: Option<Duration>,
     ) -> Result<Admitted, Refusal> {
         let standing = terms.issuer.standing(terms.profile.purpose, self.clock.now());
         if standing != Standing::Good {
             return Err(Refusal::Issuer(terms.issuer.id.clone(), standing));
         }
+        let passed = self.throttles.pass(&terms.account.id, wait.is_some());
+        let passed = passed.map_err(Refusal::Throttled)?;
+        let admitted = self.pass(wanted, terms, idempotency, wait).await;
+        if admitted.as_ref().is_err_and(Refusal::is_overload) {
+            passed.refused();
+        }
+        admitted
+    }
+
+    async fn pass(
+        &self,
+        wanted: Wanted,
+        terms: Terms,
+        idempotency: Option<Digest>,
+        wait: Option<Duration>,
+    ) -> Result<Admitted, Refusal> {
+        let answer_by = wait.map(|wait| Instant::now() + wait);
         let slot = slot(&terms);
+        let lane = slot.lane();
+        if let Some(wait) = wait {
+            match self.forecast.decide(&lane, wait) {
+                Decision::Admit => {}
+                Decision::Probe => _ = self.metrics.probes.inc(),
+                Decision::Refuse(refusal) => return Err(Refusal::NotInTime(lane.issuer, refusal)),
+            }
+        }
         self.prepared.room(&slot).map_err(Refusal::Full)?;
+        self.forecast.arrived(&lane);
+        let seat = answer_by.and_then(|_| self.waiters.seat(&slot));
         let (sender, receiver) = oneshot::channel();
         let order = Order {
             wanted,
             terms,
             idempotency,
             seat,
-            reply: Reply {
-                sender,
-                since: Instant::now(),
-            },
+            reply: Reply { sender, answer_by },
             span: runtime::stage!("admit"),
         };
         self.orders
             .push(&slot, order)
             .map_err(|refused| Refusal::Full(refused.full))?;
         receiver.await.unwrap_or(Err(Refusal::Dropped))
+    }
+
+    /// Looks at the lanes in the ledger and at the signers, for ever. While the ledger does not answer, nobody is refused for its figures.
+    pub async fn watch(self: Arc<Self>, store: Arc<dyn Store>) {
+        let mut ticks = interval(forecast::EVERY);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            let here = self.depths();
+            if let Err(error) = self.forecast.look(&*store, &here, self.clock.now()).await {
+                tracing::debug!(%error, "lanes were not looked at");
+            }
+        }
     }
 
     /// How many requests wait, by issuer and class, in both stages together.

@@ -77,6 +77,9 @@ impl Preparer {
         if reply.is_abandoned() {
             return;
         }
+        if reply.is_late() {
+            return reply.send(Err(Refusal::Late));
+        }
         let waits = seat.is_some();
         let prepare = || span.in_scope(|| self.prepare(wanted, &terms, idempotency, waits));
         let made = catch_unwind(AssertUnwindSafe(prepare));

@@ -121,6 +121,9 @@ impl Store for Faulty {
     async fn withdraw(&self, frontend: &Incarnation, jobs: &[Serial]) -> Result<Vec<Ended>, StoreError> {
         self.reachable()?.withdraw(frontend, jobs).await
     }
+    async fn depths(&self) -> Result<Vec<(Lane, u64)>, StoreError> {
+        self.reachable()?.depths().await
+    }
     async fn revoke(&self, revocation: Revocation) -> Result<Revoked, StoreError> {
         self.reachable()?.revoke(revocation).await
     }

@@ -10,6 +10,7 @@ mod issuing;
 mod login;
 mod outages;
 mod over_tls;
+mod overload;
 mod refusals;
 mod rekeying;
 mod revocation;

@@ -119,7 +119,8 @@ async fn a_flooded_issuer_is_told_to_come_back_and_the_other_is_served() {
     for flood in floods {
         let answered = flood.await.unwrap();
         if answered.status != 201 {
-            answered.problem(503, "overloaded");
+            // One account's: it hears of its own share first, and then that it asks too often.
+            assert_eq!(answered.status, 429, "{answered:?}");
             overloaded += 1;
         }
     }
@@ -151,7 +152,7 @@ async fn one_accounts_flood_leaves_room_for_another_account_of_the_issuer() {
         201
     );
     for flood in floods {
-        assert!(matches!(flood.await.unwrap().status, 201 | 503));
+        assert!(matches!(flood.await.unwrap().status, 201 | 429 | 503));
     }
 }
 

@@ -29,7 +29,7 @@ use runtime::{
 };
 use serde_json::json;
 use store::{
-    Appended, Begin, Finish, Finished, IssuerRow, Outcome, Refusal, Store,
+    Announcement, Appended, Begin, Finish, Finished, IssuerRow, Outcome, Refusal, Signed, Store,
     sqlite::{Options, Sqlite},
 };
 use wire::{
@@ -378,6 +378,37 @@ impl World {
             token: answered.json()["access_token"].as_str().unwrap().into(),
             certificate,
         }
+    }
+
+    /// What a signer says of itself from now on: it holds both issuers' keys, some breakers of which are not closed, and has signed so many
+    /// jobs of alpha's in half a second. The front end has heard of it when this returns.
+    pub async fn announce(&self, shut: &[&str], signed: u64) {
+        let announcement = Announcement {
+            incarnation: self.signer.clone(),
+            role: Role::Signer,
+            version: String::new(),
+            revision: 1,
+            issuers: vec!["alpha".parse().unwrap(), "beta".parse().unwrap()],
+            breakers: shut
+                .iter()
+                .map(|issuer| (issuer.parse().unwrap(), "open".to_owned()))
+                .collect(),
+            in_flight: 0,
+            signed: Signed {
+                over_ms: 500,
+                lanes: vec![("alpha.interactive".parse().unwrap(), signed)],
+            },
+        };
+        let lease = Duration::from_hours(1);
+        self.store.heartbeat(&announcement, lease).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(1200)).await;
+    }
+
+    /// The value of a series, 0 if there is none.
+    pub fn metric(&self, name: &str) -> u64 {
+        let text = self.metrics.encode();
+        let line = text.lines().find(|line| line.split(' ').next() == Some(name));
+        line.map_or(0, |line| line.rsplit(' ').next().unwrap().parse().unwrap())
     }
 
     fn hand(&self) -> Hand {

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use domain::{id::Incarnation, issuer::Role};
 use runtime::health::Condition;
-use store::Announcement;
+use store::{Announcement, Signed};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
@@ -31,6 +31,7 @@ pub(super) async fn announce(
             issuers: Vec::new(),
             breakers: Vec::new(),
             in_flight: 0,
+            signed: Signed::default(),
         };
         let beat = registry.store.heartbeat(&announcement, LEASE).await;
         match &beat {

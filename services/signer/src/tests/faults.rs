@@ -17,7 +17,7 @@ use domain::{
 };
 use keys::Keys;
 use runtime::{clock::SystemClock, telemetry};
-use store::{Announcement, Begin, Revocation, Revoked, Store};
+use store::{Announcement, Begin, Revocation, Revoked, Signed, Store};
 use tokio::{runtime::Handle, sync::mpsc};
 use wire::attest::Verifier;
 
@@ -248,6 +248,7 @@ async fn a_dead_signers_job_is_taken_over() {
         issuers: Vec::new(),
         breakers: Vec::new(),
         in_flight: 2,
+        signed: Signed::default(),
     };
     let lease = Duration::from_millis(200);
     bench.store.heartbeat(&announcement, lease).await.unwrap();

@@ -110,7 +110,7 @@ pub struct Frontend {
     pub accept_queue_per_issuer: usize,
     /// Jobs accepted in one call of the store. Default 64.
     pub accept_batch: usize,
-    /// Longest wait that `Prefer: wait` gives. Default 60s.
+    /// Longest wait that `Prefer: wait` gives, whatever a profile's `answer_within` says. Default 60s.
     #[serde(with = "humantime_serde")]
     pub wait_limit: Duration,
     /// Requests that wait for their certificate at a time; an issuer may have half of them, and its accounts share that. Over it they

@@ -65,8 +65,8 @@ judged AS MATERIALIZED (
                 AND open.issuer = asked.issuer AND open.class = asked.class) THEN 100
             {known_repeat}
             WHEN lanes.draining[lane_number] THEN 5
-            WHEN lanes.depth[lane_number] >= lane_depth THEN 6
             WHEN shares.share[share_number] >= lane_share THEN 7
+            WHEN lanes.depth[lane_number] >= lane_depth THEN 6
             WHEN shares.in_flight[share_number] >= jobs_in_flight THEN 8
             WHEN lanes.depth[lane_number] + lane_before >= lane_depth THEN 16
             WHEN shares.share[share_number] + share_before >= lane_share THEN 17

@@ -65,6 +65,10 @@ impl Store for Postgres {
         self.core.withdraw(&mut lent, frontend, jobs).await
     }
 
+    async fn depths(&self) -> Result<Vec<(Lane, u64)>, StoreError> {
+        read!(self, depths())
+    }
+
     async fn revoke(&self, revocation: Revocation) -> Result<Revoked, StoreError> {
         write!(self, revoke(&revocation))
     }

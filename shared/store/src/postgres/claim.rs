@@ -130,6 +130,16 @@ impl Core {
         Ok(claimable)
     }
 
+    /// Jobs of each lane that wait or are worked on.
+    pub(super) async fn depths(&self, lent: &mut Lent) -> Result<Vec<(Lane, u64)>, Fault> {
+        let depths = sqlx::query(
+            "SELECT issuer, class, sum(queued + signing)::bigint AS ahead FROM lane_tally GROUP BY issuer, class \
+             HAVING sum(queued + signing) > 0",
+        );
+        let rows = lent.rows(depths).await?;
+        rows.iter().map(|row| Ok((lane(row)?, count(row, "ahead")?))).collect()
+    }
+
     /// Every lane that has a switch set or an open job.
     pub(super) async fn lanes(&self, lent: &mut Lent) -> Result<Vec<LaneStatus>, Fault> {
         let mut lanes: BTreeMap<Lane, LaneStatus> = BTreeMap::new();

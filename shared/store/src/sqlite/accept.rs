@@ -207,10 +207,10 @@ impl Ledger<'_> {
         } = job;
         let refused = if switches.draining {
             Some(AcceptError::LaneDraining)
-        } else if self.counts.depth(lane).total() >= limits.lane_depth {
-            Some(AcceptError::LaneFull)
         } else if self.counts.share(lane, account) >= limits.lane_share {
             Some(AcceptError::LaneShareFull)
+        } else if self.counts.depth(lane).total() >= limits.lane_depth {
+            Some(AcceptError::LaneFull)
         } else if self.counts.in_flight(account) >= limits.jobs_in_flight {
             Some(AcceptError::TooManyInFlight)
         } else if self.counts.used(account) >= limits.quota {

@@ -59,6 +59,14 @@ impl Store for Sqlite {
         self.write(Interactive, 1, withdraw).await
     }
 
+    async fn depths(&self) -> Result<Vec<(Lane, u64)>, StoreError> {
+        let depths = self.write_row(Interactive, |ledger| Ok(ledger.counts.lanes())).await?;
+        let ahead = depths
+            .into_iter()
+            .map(|(lane, depth)| (lane, depth.queued + depth.signing));
+        Ok(ahead.filter(|(_, ahead)| *ahead > 0).collect())
+    }
+
     async fn revoke(&self, revocation: Revocation) -> Result<Revoked, StoreError> {
         self.write_row(Interactive, move |ledger| ledger.revoke(&revocation))
             .await

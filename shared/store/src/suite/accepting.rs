@@ -146,6 +146,10 @@ pub(crate) async fn one_account_may_not_fill_a_lane(harness: &impl Harness) {
     let mut job = world.job();
     job.limits.lane_share = 1;
     assert_eq!(world.accept(&job).await, Err(AcceptError::LaneShareFull));
+    // Who has the most of a full lane hears of that, not that the lane is full.
+    let mut crowded = job.clone();
+    crowded.limits.lane_depth = 1;
+    assert_eq!(world.accept(&crowded).await, Err(AcceptError::LaneShareFull));
     job.account = "bob".parse().unwrap();
     world.accept(&job).await.unwrap();
     // Room again when the first has ended.

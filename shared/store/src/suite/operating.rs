@@ -125,6 +125,9 @@ pub(crate) async fn a_lease_ends_by_itself_or_with_goodbye(harness: &impl Harnes
     assert_eq!(announced.len(), 2);
     assert_eq!(announced[0].announcement.incarnation, one);
     assert_eq!(announced[0].announcement.in_flight, 7);
+    let signed = &announced[0].announcement.signed;
+    assert_eq!(signed.speed(&super::world::lane("alpha.interactive")), Some(80.0));
+    assert_eq!(signed.speed(&super::world::lane("beta.bulk")), Some(0.0));
     assert_eq!(
         (announced[0].seen, announced[0].lease_until),
         (world.now(), world.now() + lease)

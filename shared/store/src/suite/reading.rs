@@ -221,6 +221,7 @@ pub(crate) async fn events_tell_what_happened_to_a_job(harness: &impl Harness) {
 pub(crate) async fn lanes_show_their_depth_and_how_long_the_oldest_waits(harness: &impl Harness) {
     let world = World::new(harness).await;
     assert_eq!(world.store.lanes().await.unwrap(), []);
+    assert_eq!(world.store.depths().await.unwrap(), []);
     let first = world.accepted().await;
     world.advance(Duration::from_secs(5));
     let second = world.accepted().await;
@@ -238,6 +239,16 @@ pub(crate) async fn lanes_show_their_depth_and_how_long_the_oldest_waits(harness
         (status.queued, status.signing, status.oldest),
         (1, 1, Some(Duration::ZERO))
     );
+    // What is set aside is before nobody.
+    let diverted = LaneSwitches {
+        diverted: true,
+        ..LaneSwitches::default()
+    };
+    world.store.switch_lane(&lane("beta.bulk"), diverted).await.unwrap();
+    let mut parked = world.job();
+    parked.lane = lane("beta.bulk");
+    world.accept(&parked).await.unwrap();
+    assert_eq!(world.store.depths().await.unwrap(), [(lane("alpha.interactive"), 2)]);
 
     let switches = LaneSwitches {
         paused: true,
@@ -246,7 +257,7 @@ pub(crate) async fn lanes_show_their_depth_and_how_long_the_oldest_waits(harness
     };
     world.store.switch_lane(&lane("beta.renewal"), switches).await.unwrap();
     let lanes = world.store.lanes().await.unwrap();
-    assert_eq!(lanes.len(), 2);
+    assert_eq!(lanes.len(), 3);
     assert_eq!((&lanes[1].lane, lanes[1].switches), (&lane("beta.renewal"), switches));
     assert_eq!((lanes[1].queued, lanes[1].oldest), (0, None));
 }

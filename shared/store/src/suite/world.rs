@@ -21,7 +21,7 @@ use domain::{
 use super::Harness;
 use crate::{
     AcceptError, Accepted, Announcement, Appended, Begin, Begun, Ended, Finish, Finished, IssuerRow, Job, LaneStatus,
-    Limits, NewJob, NotBegun, Refusal, Store,
+    Limits, NewJob, NotBegun, Refusal, Signed, Store,
 };
 
 /// Where the clock stands when a case begins.
@@ -186,6 +186,10 @@ impl World {
             issuers: vec!["alpha".parse().unwrap()],
             breakers: vec![("beta".parse().unwrap(), "open".into())],
             in_flight: 7,
+            signed: Signed {
+                over_ms: 500,
+                lanes: vec![(lane("alpha.interactive"), 40)],
+            },
         };
         let heartbeat = self.store.heartbeat(&announcement, lease).await.unwrap();
         assert_eq!(heartbeat.now, self.now());

@@ -16,7 +16,7 @@ use wire::{
 use super::show::{View, document, find, view};
 use crate::{
     App,
-    admission::{Admitted, Intent, Wanted, slot},
+    admission::{Admitted, Intent, Wanted},
     authenticate::Caller,
     body::Json,
     error::{ApiError, PREFERENCE_APPLIED},
@@ -33,7 +33,7 @@ use crate::{
     request_body = CertificateRequest,
     params(
         ("Idempotency-Key" = Option<String>, Header, description = "1 to 255 visible characters, remembered for 24 h: the same key gives the same job"),
-        ("Prefer" = Option<String>, Header, description = "`wait=SECONDS`: answer with the certificate if it is ready by then"),
+        ("Prefer" = Option<String>, Header, description = "`wait=SECONDS`: answer with the certificate if it is ready by then, and refuse at once if it cannot be"),
     ),
     responses(
         (status = 201, description = "Accepted. With `Prefer: wait`, and if the certificate is ready: `Preference-Applied` and the certificate",
@@ -66,13 +66,13 @@ pub async fn deliver(app: &App, caller: Caller, headers: &HeaderMap, wanted: Wan
     let Caller { terms, place, .. } = caller;
     let account = terms.account.id.clone();
     let idempotency = preference::idempotency(headers, &account)?;
-    let wait = preference::wait(headers).map(|wait| wait.min(app.config.frontend.wait_limit));
-    let seat = wait.and_then(|_| app.waiters.seat(&slot(&terms)));
+    let longest = app.config.frontend.wait_limit.min(terms.profile.answer_within);
+    let wait = preference::wait(headers).map(|wait| wait.min(longest));
     let class = terms.profile.class;
     let started = Instant::now();
-    let admitting = app.admission.admit(wanted, terms, idempotency, seat);
+    let admitting = app.admission.admit(wanted, terms, idempotency, wait);
     let admitted = match tokio::time::timeout(app.config.frontend.request_timeout, admitting).await {
-        Ok(admitted) => admitted.map_err(ApiError::from),
+        Ok(admitted) => admitted.map_err(|refusal| app.turn_away(refusal)),
         Err(_) => Err(ApiError::new(
             ProblemId::Overloaded,
             "the request waited too long to be looked at; come back",
