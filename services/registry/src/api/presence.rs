@@ -22,6 +22,7 @@ pub(super) async fn announce(
     stop: CancellationToken,
 ) {
     let mut heard = true;
+    let started_at = registry.clock.now();
     loop {
         let announcement = Announcement {
             incarnation: incarnation.clone(),
@@ -31,6 +32,11 @@ pub(super) async fn announce(
             issuers: Vec::new(),
             breakers: Vec::new(),
             in_flight: 0,
+            tokens_out: Vec::new(),
+            backs_off: false,
+            stands_down: false,
+            started_at: Some(started_at),
+            clock_offset_ms: None,
         };
         let beat = registry.store.heartbeat(&announcement, LEASE).await;
         match &beat {
