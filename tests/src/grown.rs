@@ -35,6 +35,8 @@ pub struct Grown {
     pub links: BTreeMap<String, Links>,
     place: tempfile::TempDir,
     running: BTreeMap<String, Child>,
+    /// What processes find in their environment.
+    environment: BTreeMap<String, Vec<(String, PathBuf)>>,
     /// Whether all went as it should: then nobody wants to read logs.
     is_well: bool,
 }
@@ -73,6 +75,7 @@ impl Grown {
             links: BTreeMap::new(),
             place,
             running: BTreeMap::new(),
+            environment: BTreeMap::new(),
             is_well: false,
         };
         let password = grown.path("amqp-password");
@@ -111,6 +114,12 @@ impl Grown {
             .append(true)
             .open(self.path(&format!("{node}.toml")))?;
         Ok(writeln!(file, "{lines}")?)
+    }
+
+    /// A process finds this in its environment when it starts.
+    pub fn set_environment(&mut self, node: &str, (name, value): (&str, PathBuf)) {
+        let environment = self.environment.entry(node.to_owned()).or_default();
+        environment.push((name.to_owned(), value));
     }
 
     /// Has control make the installation with the demo hierarchy, enrols every other process and starts all of them.
@@ -215,6 +224,7 @@ impl Grown {
             .arg(self.path(&format!("{node}.toml")))
             .arg("--ready-file")
             .arg(&ready)
+            .envs(self.environment.get(node).cloned().unwrap_or_default())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log);

@@ -1,6 +1,13 @@
 //! The whole program with PKCS#11 tokens, and issuers on them that are made as operators make them.
 
-use std::{collections::BTreeMap, fs, path::Path, process::Command, sync::Mutex, time::Duration};
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+    sync::Mutex,
+    time::Duration,
+};
 
 use anyhow::{Context, Result, ensure};
 use hsm_faults::SoftHsm;
@@ -14,8 +21,7 @@ pub const PATIENCE: Duration = Duration::from_secs(40);
 pub struct World {
     deployment: Deployment,
     directory: tempfile::TempDir,
-    root: rcgen::Issuer<'static, KeyPair>,
-    root_pem: String,
+    authority: Authority,
     /// Key and secret of each account.
     accounts: Mutex<BTreeMap<String, (String, String)>>,
 }
@@ -42,77 +48,23 @@ impl World {
             deployment = deployment.with_environment((name, value.clone()));
         }
         deployment.start()?;
-        let key = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256)?;
-        let mut params = authority(BasicConstraints::Unconstrained);
-        params.distinguished_name.push(DnType::CommonName, "Root of tokens");
-        let root_pem = params.self_signed(&key)?.pem();
         Ok(Self {
             deployment,
+            authority: Authority::new(directory.path())?,
             directory,
-            root: rcgen::Issuer::new(params, key),
-            root_pem,
             accounts: Mutex::default(),
         })
     }
 
     /// An issuer with a key that is made on a token, and an account under it that has logged in.
     pub async fn issuer(&self, name: &str, token: &str, key_type: &str) -> Result<Client> {
-        let file = |suffix: &str| {
-            self.directory
-                .path()
-                .join(format!("{name}.{suffix}"))
-                .display()
-                .to_string()
+        let run = |arguments: &[&str]| {
+            let output = self.deployment.bulkhead(arguments)?;
+            let error = String::from_utf8_lossy(&output.stderr);
+            ensure!(output.status.success(), "bulkhead {}: {error}", arguments.join(" "));
+            Ok(String::from_utf8(output.stdout)?)
         };
-        let (request, chain, profile) = (file("csr"), file("pem"), file("toml"));
-        let made = self.deployment.json(&[
-            "issuer", "keygen", name, "--type", key_type, "--token", token, "--reason", "test",
-        ])?;
-        ensure!(made["fit_for_real_ca"] == true, "{made}");
-        let subject = format!("O=Tokens,CN={name}");
-        self.deployment.json(&[
-            "issuer",
-            "csr",
-            name,
-            "--subject",
-            &subject,
-            "--token",
-            token,
-            "--out",
-            &request,
-        ])?;
-        let request = rcgen::CertificateSigningRequestParams::from_pem(&fs::read_to_string(&request)?)?;
-        let mut params = authority(BasicConstraints::Constrained(0));
-        params.distinguished_name = request.params.distinguished_name.clone();
-        params.use_authority_key_identifier_extension = true;
-        let own = params.signed_by(&request.public_key, &self.root)?.pem();
-        fs::write(&chain, own + &self.root_pem)?;
-        self.deployment
-            .json(&["issuer", "activate", name, &chain, "--token", token, "--reason", "test"])?;
-        let sample = self
-            .deployment
-            .bulkhead(&["profile", "sample", "--id", name, "--key-type", "P-256"])?;
-        fs::write(&profile, &sample.stdout)?;
-        self.deployment
-            .json(&["profile", "put", &profile, "--reason", "test"])?;
-        let account = self.deployment.json(&[
-            "account",
-            "add",
-            name,
-            "--issuer",
-            name,
-            "--profile",
-            name,
-            "--reason",
-            "test",
-        ])?;
-        let text = |value: &Value| {
-            value
-                .as_str()
-                .map(str::to_owned)
-                .with_context(|| format!("no credentials: {account}"))
-        };
-        let credentials = (text(&account["account"]["api_key"])?, text(&account["api_secret"])?);
+        let credentials = self.authority.issuer(&run, name, token, key_type)?;
         self.accounts
             .lock()
             .map_err(|_| anyhow::anyhow!("a test has panicked"))?
@@ -152,6 +104,16 @@ impl World {
         self.deployment.log()
     }
 
+    /// Runs an operator's command.
+    pub fn bulkhead(&self, arguments: &[&str]) -> Result<std::process::Output> {
+        self.deployment.bulkhead(arguments)
+    }
+
+    /// The same; it must succeed and print JSON.
+    pub fn json(&self, arguments: &[&str]) -> Result<Value> {
+        self.deployment.json(arguments)
+    }
+
     /// `bulkhead token retry`.
     pub fn retry(&self, token: &str) -> Result<Value> {
         let config = self.directory.path().join("bulkhead.toml").display().to_string();
@@ -178,6 +140,92 @@ impl World {
                     .parse()?)
             })
             .collect()
+    }
+}
+
+/// The CA above the issuers of a test.
+pub struct Authority {
+    root: rcgen::Issuer<'static, KeyPair>,
+    root_pem: String,
+    directory: PathBuf,
+}
+
+impl Authority {
+    /// A new one, which keeps files in a directory.
+    pub fn new(directory: &Path) -> Result<Self> {
+        let key = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256)?;
+        let mut params = authority(BasicConstraints::Unconstrained);
+        params.distinguished_name.push(DnType::CommonName, "Root of tokens");
+        let root_pem = params.self_signed(&key)?.pem();
+        Ok(Self {
+            root: rcgen::Issuer::new(params, key),
+            root_pem,
+            directory: directory.to_owned(),
+        })
+    }
+
+    /// Makes an issuer with a key that is made on a token, and an account under it: its key and secret. `run` runs a command that must
+    /// succeed, and says what it printed.
+    pub fn issuer(
+        &self,
+        run: &dyn Fn(&[&str]) -> Result<String>,
+        name: &str,
+        token: &str,
+        key_type: &str,
+    ) -> Result<(String, String)> {
+        let json = |arguments: &[&str]| -> Result<Value> {
+            Ok(serde_json::from_str(&run(
+                &[arguments, &["--output", "json"]].concat()
+            )?)?)
+        };
+        let file = |suffix: &str| self.directory.join(format!("{name}.{suffix}")).display().to_string();
+        let (request, chain, profile) = (file("csr"), file("pem"), file("toml"));
+        let made = json(&[
+            "issuer", "keygen", name, "--type", key_type, "--token", token, "--reason", "test",
+        ])?;
+        ensure!(made["fit_for_real_ca"] == true, "{made}");
+        let subject = format!("O=Tokens,CN={name}");
+        json(&[
+            "issuer",
+            "csr",
+            name,
+            "--subject",
+            &subject,
+            "--token",
+            token,
+            "--out",
+            &request,
+        ])?;
+        let request = rcgen::CertificateSigningRequestParams::from_pem(&fs::read_to_string(&request)?)?;
+        let mut params = authority(BasicConstraints::Constrained(0));
+        params.distinguished_name = request.params.distinguished_name.clone();
+        params.use_authority_key_identifier_extension = true;
+        let own = params.signed_by(&request.public_key, &self.root)?.pem();
+        fs::write(&chain, own + &self.root_pem)?;
+        json(&["issuer", "activate", name, &chain, "--token", token, "--reason", "test"])?;
+        fs::write(
+            &profile,
+            run(&["profile", "sample", "--id", name, "--key-type", "P-256"])?,
+        )?;
+        json(&["profile", "put", &profile, "--reason", "test"])?;
+        let account = json(&[
+            "account",
+            "add",
+            name,
+            "--issuer",
+            name,
+            "--profile",
+            name,
+            "--reason",
+            "test",
+        ])?;
+        let text = |value: &Value| {
+            value
+                .as_str()
+                .map(str::to_owned)
+                .with_context(|| format!("no credentials: {account}"))
+        };
+        Ok((text(&account["account"]["api_key"])?, text(&account["api_secret"])?))
     }
 }
 

@@ -64,6 +64,11 @@ impl Presence {
             breakers: Vec::new(),
             in_flight: self.waiters.len() as u64,
             signed: Signed::default(),
+            tokens_out: Vec::new(),
+            backs_off: false,
+            stands_down: false,
+            started_at: Some(self.clock.started_at()),
+            clock_offset_ms: self.clock.offset_ms(),
         };
         let sent = Instant::now();
         let answer = timeout(LEASE, self.store.heartbeat(&announcement, LEASE)).await;

@@ -4,13 +4,16 @@ use std::sync::Arc;
 
 use domain::{
     id::IssuerId,
-    issuer::{Binding, Issuer, IssuerState, Purpose, Standing},
+    issuer::{Binding, Issuer, IssuerState, Purpose, Standing, Usage},
     registry::{Change, Snapshot},
     time::Timestamp,
 };
 use pki::issuer::Registration;
 use rcgen::PublicKeyData;
-use wire::admin::{Changed, IssuerDocument, RegisterIssuer};
+use wire::{
+    admin::{Changed, IssuerDocument, LaneDocument, RegisterIssuer},
+    operate::{MarkDestroyed, MarkedDestroyed},
+};
 
 use crate::{Order, Registry, RegistryError, describe, past, profiles, token::blocking};
 
@@ -82,6 +85,79 @@ impl Registry {
             _ => Vec::new(),
         };
         Ok(committed.into_document(warnings))
+    }
+
+    /// Writes down that an issuer's key is gone for ever, and refuses what waits for it. Nothing on any token is touched.
+    pub async fn mark_issuer_destroyed(
+        &self,
+        by: &str,
+        id: &IssuerId,
+        request: MarkDestroyed,
+    ) -> Result<MarkedDestroyed, RegistryError> {
+        let snapshot = self.current().await?;
+        let issuer = snapshot.issuers.get(id).ok_or_else(|| unknown(id))?;
+        let lanes = self.lanes().await?.into_iter().filter(|lane| {
+            let open = lane.queued + lane.signing + lane.parked;
+            lane.lane.issuer == *id && open > 0
+        });
+        let lanes: Vec<LaneDocument> = lanes.collect();
+        let jobs = lanes.iter().map(|lane| lane.queued + lane.signing).sum();
+        if request.expect_count.is_some_and(|expected| expected != jobs) {
+            return Err(RegistryError::State(format!(
+                "{jobs} jobs of issuer {id} wait or are worked on, which is not the number that was expected; nothing was changed"
+            )));
+        }
+        let accounts = self.issuer_document(&snapshot, issuer).accounts;
+        let warnings = self.still_there(issuer).await;
+        let plan = |snapshot: &Snapshot| {
+            let issuer = snapshot.issuers.get(id).ok_or_else(|| unknown(id))?;
+            Ok(destroyed(issuer, &request.reason))
+        };
+        let changed = if request.dry_run {
+            self.dry_run(plan, warnings).await?
+        } else {
+            let order = Order {
+                by: by.into(),
+                kind: "issuer_destroyed",
+                subject: format!("issuer:{id}"),
+                reason: request.reason.clone(),
+            };
+            self.commit(&order, plan).await?.into_document(warnings)
+        };
+        let Changed {
+            revision,
+            changed,
+            dry_run,
+            warnings,
+        } = changed;
+        Ok(MarkedDestroyed {
+            revision,
+            changed,
+            dry_run,
+            accounts,
+            lanes,
+            jobs,
+            warnings,
+        })
+    }
+
+    /// Says on which tokens of this process the issuer's key still is.
+    async fn still_there(&self, issuer: &Issuer) -> Vec<String> {
+        let mut warnings = Vec::new();
+        for Binding { token, key } in issuer.bindings.clone() {
+            let Ok(keys) = self.token(&token) else { continue };
+            let name = key.clone();
+            match blocking(keys, move |keys| keys.find(&name)).await {
+                Ok(Ok(Some(_))) => warnings.push(format!(
+                    "key {key} is still on token {token}; this command destroys no key"
+                )),
+                Ok(Ok(None)) => {}
+                Ok(Err(_)) | Err(_) => {
+                    warnings.push(format!("token {token} did not say whether key {key} is still on it"));
+                }
+            }
+        }
+        warnings
     }
 
     /// Every issuer.
@@ -182,7 +258,7 @@ impl Registry {
     }
 }
 
-fn unknown(id: &IssuerId) -> RegistryError {
+pub(crate) fn unknown(id: &IssuerId) -> RegistryError {
     RegistryError::Unknown(format!("issuer {id}"), "bulkhead issuer list")
 }
 
@@ -217,4 +293,20 @@ fn switched(issuer: &Issuer, enabled: bool, reason: &str) -> Result<Vec<Change>,
     next.usage.issue = enabled;
     next.reason = Some(reason.to_owned());
     Ok(vec![Change::PutIssuer { issuer: Box::new(next) }])
+}
+
+/// The issuer without a key: it signs nothing any more, for ever; nothing if it is so already.
+fn destroyed(issuer: &Issuer, reason: &str) -> Vec<Change> {
+    if issuer.state == IssuerState::Destroyed {
+        return Vec::new();
+    }
+    let mut next = issuer.clone();
+    next.state = IssuerState::Destroyed;
+    next.usage = Usage {
+        issue: false,
+        crl: false,
+        ocsp: false,
+    };
+    next.reason = Some(reason.to_owned());
+    vec![Change::PutIssuer { issuer: Box::new(next) }]
 }

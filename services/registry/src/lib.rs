@@ -6,10 +6,12 @@
 mod accounts;
 mod api;
 mod audit;
+mod breakers;
 mod commit;
 pub mod demo;
 mod describe;
 mod error;
+mod fleet;
 mod issuers;
 mod jobs;
 mod nodes;

@@ -11,7 +11,7 @@ use std::{
 use arc_swap::ArcSwap;
 use domain::{
     dispatch::Hindrance,
-    id::{Incarnation, IssuerId},
+    id::{Incarnation, IssuerId, TokenId},
     issuer::Role,
 };
 use runtime::{clock::StoreClock, follow::Applied, health::Condition};
@@ -20,6 +20,19 @@ use tokio::{sync::mpsc, time::timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::{keyring::Keyring, news::News, tally::Tally};
+
+/// What the worker lets others know of breakers, tokens and itself.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Said {
+    /// Breakers that are not closed: issuer and state.
+    pub breakers: Vec<(IssuerId, String)>,
+    /// Tokens that are out.
+    pub tokens_out: Vec<TokenId>,
+    /// Whether all of them are.
+    pub backs_off: bool,
+    /// Whether this signer stands down.
+    pub stands_down: bool,
+}
 
 /// Keeps the lease.
 #[derive(Debug)]
@@ -36,10 +49,10 @@ pub struct Heart {
     pub keyring: Arc<ArcSwap<Keyring>>,
     /// Jobs in flight, as the worker counts them.
     pub in_flight: Arc<AtomicU64>,
-    /// Breakers that are not closed, as the worker shows them.
-    pub breakers: Arc<ArcSwap<Vec<(IssuerId, String)>>>,
     /// What has been signed since the last beat.
     pub signed: Arc<Tally>,
+    /// What the worker says of itself.
+    pub said: Arc<ArcSwap<Said>>,
     /// How long a lease lasts, how often it is renewed, and how far the clocks may be apart.
     pub config: runtime::config::Signer,
     /// Whom to tell.
@@ -80,15 +93,21 @@ impl Heart {
     }
 
     async fn beat(&self) -> Result<(), String> {
+        let said = self.said.load_full();
         let announcement = Announcement {
             incarnation: self.incarnation.clone(),
             role: Role::Signer,
             version: env!("CARGO_PKG_VERSION").to_owned(),
             revision: self.applied.load().revision(),
-            issuers: self.keyring.load().issuers(),
-            breakers: self.breakers.load().to_vec(),
+            issuers: self.keyring.load().issuers_beside(&said.tokens_out),
+            breakers: said.breakers.clone(),
             in_flight: self.in_flight.load(Ordering::Relaxed),
             signed: self.signed.take(),
+            tokens_out: said.tokens_out.clone(),
+            backs_off: said.backs_off,
+            stands_down: said.stands_down,
+            started_at: Some(self.clock.started_at()),
+            clock_offset_ms: self.clock.offset_ms(),
         };
         let started = Instant::now();
         let beat = self.store.heartbeat(&announcement, self.config.lease);

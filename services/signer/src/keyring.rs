@@ -6,7 +6,7 @@ use domain::{
     dispatch::{ProbeBy, Serving, cost},
     failure::Scope,
     id::{IssuerId, TokenId},
-    issuer::{Issuer, IssuerState},
+    issuer::{Binding, Issuer, IssuerState},
     lane::{Class, Lane},
     registry::Snapshot,
 };
@@ -55,9 +55,9 @@ pub struct Keyring {
 }
 
 impl Keyring {
-    /// Looks every issuer's key up on the tokens. Blocks. What `before` has is not looked at anew unless the issuer has changed or its
-    /// key is gone.
-    pub fn look(snapshot: &Snapshot, tokens: &[Arc<dyn Keys>], before: &Self) -> Self {
+    /// Looks every issuer's key up on the tokens, last on those that are `out`. Blocks. What `before` has is not looked at anew unless
+    /// the issuer has changed or its key is gone.
+    pub fn look(snapshot: &Snapshot, tokens: &[Arc<dyn Keys>], out: &[TokenId], before: &Self) -> Self {
         let mut ring = Self {
             tokens: tokens
                 .iter()
@@ -70,7 +70,7 @@ impl Keyring {
             if issuer.state == IssuerState::Destroyed {
                 continue;
             }
-            match find(issuer, tokens, before.held.get(id), &mut sick) {
+            match find(issuer, tokens, out, before.held.get(id), &mut sick) {
                 Ok(Some(held)) => drop(ring.held.insert(id.clone(), held)),
                 Ok(None) => {}
                 Err(reason) => drop(ring.missing.insert(id.clone(), reason)),
@@ -89,9 +89,10 @@ impl Keyring {
         self.tokens.get(token)
     }
 
-    /// Issuers whose keys are here.
-    pub fn issuers(&self) -> Vec<IssuerId> {
-        self.held.keys().cloned().collect()
+    /// Issuers whose keys are here, on other tokens than these.
+    pub fn issuers_beside(&self, out: &[TokenId]) -> Vec<IssuerId> {
+        let held = self.held.iter().filter(|(_, held)| !out.contains(held.token()));
+        held.map(|(issuer, _)| issuer.clone()).collect()
     }
 
     /// Issuers that are bound to a token of this signer and cannot be signed for, with the reason.
@@ -146,16 +147,19 @@ fn listed<'i>(issuers: impl Iterator<Item = &'i IssuerId>) -> String {
     names.join(" ")
 }
 
-/// The issuer's key on the first token that has it; `None` if none of its tokens is here. A token that has failed as a whole goes into
+/// The issuer's key on the first of its tokens that is not out and has it, else on the first that has it; `None` if none of them is here. A token that has failed as a whole goes into
 /// `sick`, and is not asked for the keys of all other issuers as well: each of them would wait as long.
 fn find(
     issuer: &Arc<Issuer>,
     tokens: &[Arc<dyn Keys>],
+    out: &[TokenId],
     before: Option<&Arc<Held>>,
     sick: &mut BTreeMap<TokenId, String>,
 ) -> Result<Option<Arc<Held>>, String> {
     let mut reason = None;
-    for binding in &issuer.bindings {
+    let is_in = |binding: &&Binding| !out.contains(&binding.token);
+    let (first, last): (Vec<&Binding>, Vec<&Binding>) = issuer.bindings.iter().partition(is_in);
+    for binding in first.into_iter().chain(last) {
         let Some(token) = tokens.iter().find(|token| *token.token() == binding.token) else {
             continue;
         };

@@ -10,6 +10,7 @@ mod issue;
 mod keyring;
 mod metrics;
 mod news;
+mod orders;
 mod pool;
 mod record;
 mod report;
@@ -18,6 +19,7 @@ mod sweep;
 mod tally;
 #[cfg(test)]
 mod tests;
+mod watch;
 mod worker;
 
 use std::{
@@ -28,9 +30,8 @@ use std::{
 use arc_swap::ArcSwap;
 use broker::Broker;
 use domain::{
-    breaker,
     dispatch::{Dispatcher, Limits},
-    id::{Incarnation, IssuerId},
+    id::Incarnation,
     reconcile,
 };
 use keys::Keys;
@@ -52,16 +53,16 @@ use tokio_util::sync::CancellationToken;
 use wire::{attest::Verifier, signed::NodeKey};
 
 use self::{
-    heartbeat::Heart,
+    heartbeat::{Heart, Said},
     issue::Issue,
     keyring::Keyring,
     metrics::Metrics,
-    news::News,
     pool::Pool,
     record::Recorder,
     report::Reporter,
     sweep::Sweeper,
     tally::Tally,
+    watch::Watch,
     worker::{State, Worker},
 };
 
@@ -75,9 +76,6 @@ const CLAIM_JOBS: u32 = 128;
 /// How often a lane is asked about, and lost owners are looked for.
 const CLAIM_PERIOD: Duration = Duration::from_millis(250);
 const TAKE_OVER_PERIOD: Duration = Duration::from_millis(500);
-/// How often it is looked whether the registry has changed, and how often tokens are looked at even if it has not.
-const REGISTRY_PERIOD: Duration = Duration::from_millis(100);
-const KEYS_PERIOD: Duration = Duration::from_secs(3);
 /// Ended jobs that wait to be answered, and reports to be written down.
 const ANSWERS: usize = 16_384;
 const REPORTS: usize = 4096;
@@ -148,8 +146,8 @@ pub async fn serve(context: Context) -> Result<(), SignerError> {
     let metrics = Metrics::new(&metrics);
     let keyring: Arc<ArcSwap<Keyring>> = Arc::default();
     let announced = Arc::new(AtomicU64::new(0));
-    let breakers: Arc<ArcSwap<Vec<(IssuerId, String)>>> = Arc::default();
     let signed = Arc::new(Tally::default());
+    let said: Arc<ArcSwap<Said>> = Arc::default();
     let (news, inlet) = mpsc::channel(in_flight * 4 + 64);
     let (endings, to_record) = mpsc::channel(in_flight * 2 + 64);
     let (answers, to_answer) = mpsc::channel(ANSWERS);
@@ -166,8 +164,8 @@ pub async fn serve(context: Context) -> Result<(), SignerError> {
         applied: applied.clone(),
         keyring: keyring.clone(),
         in_flight: announced.clone(),
-        breakers: breakers.clone(),
         signed: signed.clone(),
+        said: said.clone(),
         config: config.clone(),
         news: news.clone(),
         condition: health.part("signer"),
@@ -175,13 +173,15 @@ pub async fn serve(context: Context) -> Result<(), SignerError> {
     let mut parts = JoinSet::new();
     let drained = stop.clone();
     parts.spawn(heart.run(stop.clone()));
-    parts.spawn(watch_keys(
-        keys,
-        applied.clone(),
-        keyring.clone(),
-        news.clone(),
-        stop.clone(),
-    ));
+    let watch = Watch {
+        tokens: keys,
+        applied: applied.clone(),
+        said: said.clone(),
+        keyring: keyring.clone(),
+        news: news.clone(),
+    };
+    parts.spawn(watch.run(stop.clone()));
+    parts.spawn(orders::run(store.clone(), news.clone(), stop.clone()));
     let sweeper = Sweeper {
         store: store.clone(),
         owner: incarnation.clone(),
@@ -254,8 +254,8 @@ pub async fn serve(context: Context) -> Result<(), SignerError> {
         aside,
         config,
         in_flight: announced,
-        breakers,
         signed,
+        said,
         metrics,
         health,
         shutdown,
@@ -304,8 +304,8 @@ fn limits(config: &config::Signer, threads: usize, in_flight: usize) -> Limits {
             lanes: CLAIM_LANES,
             jobs: CLAIM_JOBS,
         },
-        breaker: breaker::Settings::default(),
-        force: None,
+        breaker: config.breaker.settings(),
+        force: config.breaker.force(),
         take_over_period: TAKE_OVER_PERIOD,
     }
 }
@@ -313,38 +313,4 @@ fn limits(config: &config::Signer, threads: usize, in_flight: usize) -> Limits {
 /// Four threads for each core, since one issuer gets half of them and each run waits for the ledger once, and at least eight.
 fn default_threads() -> usize {
     std::thread::available_parallelism().map_or(8, |cores| (cores.get() * 4).max(8))
-}
-
-/// Looks for keys when the registry has changed, and every few seconds, since keys come and go on tokens.
-async fn watch_keys(
-    keys: Vec<Arc<dyn Keys>>,
-    applied: Arc<ArcSwap<Applied>>,
-    keyring: Arc<ArcSwap<Keyring>>,
-    news: mpsc::Sender<News>,
-    stop: CancellationToken,
-) {
-    let mut looked: Option<(u64, tokio::time::Instant)> = None;
-    loop {
-        let now = tokio::time::Instant::now();
-        let snapshot = applied.load().snapshot.clone();
-        if looked.is_none_or(|(revision, at)| revision != snapshot.revision || now - at >= KEYS_PERIOD) {
-            looked = Some((snapshot.revision, now));
-            let (keys, before) = (keys.clone(), keyring.load_full());
-            let ring = tokio::task::spawn_blocking(move || Keyring::look(&snapshot, &keys, &before)).await;
-            match ring {
-                Ok(ring) => {
-                    ring.say_what_changed(&keyring.load());
-                    keyring.store(Arc::new(ring));
-                    if news.send(News::Keys).await.is_err() {
-                        return;
-                    }
-                }
-                Err(error) => tracing::error!(%error, "the tokens could not be looked at"),
-            }
-        }
-        tokio::select! {
-            () = stop.cancelled() => return,
-            () = tokio::time::sleep(REGISTRY_PERIOD) => {}
-        }
-    }
 }

@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use domain::{
+    breaker::Force,
     bytes::Blob,
     dispatch::{Hindrance, Recorded},
     failure::Failure,
-    id::Serial,
+    id::{IssuerId, Serial, TokenId},
     lane::Lane,
     reconcile,
 };
@@ -54,7 +55,13 @@ pub enum News {
         /// How long it took.
         took: Duration,
     },
-    /// This signer may not stand down.
+    /// What operators order breakers to do, all of it.
+    Forced(Vec<(IssuerId, Force)>),
+    /// Nothing on record speaks against logging in to a token that is out.
+    MayLogIn(TokenId),
+    /// This signer may stand down.
+    PermitGranted,
+    /// It may not.
     PermitRefused,
     /// Something keeps this signer from beginning jobs.
     Hindered(Hindrance),

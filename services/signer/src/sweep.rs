@@ -19,8 +19,9 @@ use wire::problem::ProblemId;
 
 use crate::{answer::Finale, metrics::Metrics};
 
-/// Jobs in one chunk.
+/// Jobs in one chunk, and how many chunks are looked through for one that is to be refused.
 const CHUNK: u32 = 256;
+const PAGES: u32 = 40;
 /// How long one question may take.
 const STORE_TIMEOUT: Duration = Duration::from_secs(5);
 /// How often the queues of issuers that issue no more are looked at.
@@ -49,13 +50,18 @@ impl Sweeper {
     /// Sweeps until it is stopped.
     pub async fn run(self, stop: CancellationToken) {
         let mut next_clearing = tokio::time::Instant::now();
+        let mut cleared = None;
         loop {
             let mut more = false;
             if self.clock_is_right() {
                 more = report("sweep", self.sweep().await).unwrap_or(false);
-                if tokio::time::Instant::now() >= next_clearing {
-                    next_clearing = tokio::time::Instant::now() + CLEAR_PERIOD;
-                    report("clear the queues of disabled issuers", self.clear().await);
+                let now = tokio::time::Instant::now();
+                let revision = Some(self.applied.load().revision());
+                if revision != cleared || now >= next_clearing {
+                    let left = report("clear the queues of disabled issuers", self.clear().await);
+                    more |= left == Some(true);
+                    next_clearing = if left == Some(true) { now } else { now + CLEAR_PERIOD };
+                    cleared = revision;
                 }
             }
             let rest = if more {
@@ -98,35 +104,55 @@ impl Sweeper {
     }
 
     /// Refuses what is queued for issuers that the signed registry has disabled, destroyed, or seen expire. Only under the ledger's last
-    /// revision: who is behind refuses nothing.
-    async fn clear(&self) -> Result<(), StoreError> {
+    /// revision: who is behind refuses nothing. One chunk of each issuer; whether there may be more.
+    async fn clear(&self) -> Result<bool, StoreError> {
         let applied = self.applied.load_full();
         let off = issuers_that_are_off(&applied.snapshot, self.clock.as_ref());
         if off.is_empty() || within(self.store.head()).await?.revision != applied.revision() {
-            return Ok(());
+            return Ok(false);
         }
+        let mut more = false;
         for issuer in off {
-            let filter = JobFilter {
-                state: Some(State::Queued),
-                issuer: Some(issuer),
-                limit: CHUNK,
-                ..JobFilter::default()
-            };
+            more |= self.clear_issuer(issuer, &applied.snapshot).await?;
+        }
+        Ok(more)
+    }
+
+    async fn clear_issuer(&self, issuer: IssuerId, snapshot: &Snapshot) -> Result<bool, StoreError> {
+        let mut filter = JobFilter {
+            state: Some(State::Queued),
+            issuer: Some(issuer),
+            limit: CHUNK,
+            ..JobFilter::default()
+        };
+        // Jobs of a purpose that the issuer still serves may stand before the others.
+        for _ in 0..PAGES {
             let queued = within(self.store.jobs(&filter)).await?;
+            let last_page = queued.len() < CHUNK as usize;
             let refusals: Vec<Refusal> = queued
                 .iter()
-                .filter_map(|job| refusal(job, &applied.snapshot, self.clock.as_ref()))
+                .filter_map(|job| refusal(job, snapshot, self.clock.as_ref()))
                 .collect();
-            if refusals.is_empty() {
+            if refusals.is_empty() && !last_page {
+                filter.before = queued.last().map(|job| job.job);
                 continue;
             }
-            let ids: Vec<String> = refusals.iter().map(|refusal| refusal.id.clone()).collect();
-            let refused = within(async { Ok(self.store.refuse(&self.owner, refusals).await) }).await?;
-            for (id, refused) in ids.iter().zip(refused) {
-                if let Some(ended) = refused? {
-                    self.metrics.refused(id);
-                    self.answer(ended);
-                }
+            self.refuse(refusals).await?;
+            return Ok(!last_page);
+        }
+        Ok(false)
+    }
+
+    async fn refuse(&self, refusals: Vec<Refusal>) -> Result<(), StoreError> {
+        if refusals.is_empty() {
+            return Ok(());
+        }
+        let ids: Vec<String> = refusals.iter().map(|refusal| refusal.id.clone()).collect();
+        let refused = within(async { Ok(self.store.refuse(&self.owner, refusals).await) }).await?;
+        for (id, refused) in ids.iter().zip(refused) {
+            if let Some(ended) = refused? {
+                self.metrics.refused(id);
+                self.answer(ended);
             }
         }
         Ok(())

@@ -36,6 +36,7 @@ use tracing::Span;
 
 use crate::{
     aside::Unbelievable,
+    heartbeat::Said,
     issue::{Issue, Task},
     keyring::Keyring,
     metrics::Metrics,
@@ -52,6 +53,8 @@ const STORE_TIMEOUT: Duration = Duration::from_secs(10);
 const BROKER_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long after a broker's inbox was closed another is opened.
 const REOPEN_PAUSE: Duration = Duration::from_millis(500);
+/// How often what is looked at now and then is looked at, however busy the worker is.
+const TICK_PERIOD: Duration = Duration::from_millis(100);
 
 /// The worker of a signer.
 pub struct Worker {
@@ -85,12 +88,12 @@ pub struct Worker {
     pub aside: mpsc::Sender<Unbelievable>,
     /// Configuration.
     pub config: runtime::config::Signer,
-    /// What others are told is in flight, and of breakers that are not closed.
+    /// What others are told is in flight.
     pub in_flight: Arc<AtomicU64>,
-    /// See there.
-    pub breakers: Arc<ArcSwap<Vec<(IssuerId, String)>>>,
-    /// And of what is signed.
+    /// What is signed in each lane.
     pub signed: Arc<Tally>,
+    /// What others are told of breakers, tokens and this signer.
+    pub said: Arc<ArcSwap<Said>>,
     /// Measurements.
     pub metrics: Metrics,
     /// Conditions of lanes.
@@ -111,6 +114,7 @@ pub struct State {
     put_off: Vec<u64>,
     lanes: BTreeSet<Lane>,
     reopen_at: Option<Instant>,
+    ticked: Option<Instant>,
     begun: HashMap<(Serial, u32), Begun>,
     signed: HashMap<(Serial, u32), Signed>,
     /// What is remembered of begun jobs until their end is recorded.
@@ -183,6 +187,9 @@ impl Worker {
                 }
                 Woken::Time => self.tick().await,
             }
+            if self.state.ticked.is_none_or(|ticked| ticked.elapsed() >= TICK_PERIOD) {
+                self.tick().await;
+            }
             if let Some(over) = self.state.over.take() {
                 return over;
             }
@@ -211,6 +218,7 @@ impl Worker {
     }
 
     async fn tick(&mut self) {
+        self.state.ticked = Some(Instant::now());
         if self.state.reopen_at.is_some_and(|at| at <= Instant::now()) {
             self.open_inbox().await;
         }
@@ -296,6 +304,9 @@ impl Worker {
                 self.happen(Event::Recorded { job, turn, how }).await;
             }
             News::Probed { probe, result, took } => self.happen(Event::Probed { probe, result, took }).await,
+            News::Forced(forced) => self.happen(Event::Forced(forced)).await,
+            News::MayLogIn(token) => self.happen(Event::TokenUnlocked(token)).await,
+            News::PermitGranted => self.happen(Event::PermitGranted).await,
             News::PermitRefused => self.happen(Event::PermitRefused).await,
             News::Hindered(hindrance) => self.happen(Event::Hindered(hindrance)).await,
             News::Freed(hindrance) => self.happen(Event::Freed(hindrance)).await,
@@ -382,8 +393,7 @@ impl Worker {
             Effect::Run { run, lane, jobs } => self.start(run, lane, &jobs),
             Effect::Probe { probe, token, key } => self.probe(probe, token, key),
             Effect::AskPermit => self.ask_permit(),
-            // None was ever granted.
-            Effect::ReturnPermit => {}
+            Effect::ReturnPermit => self.return_permit(),
             Effect::Alert(alert) => Self::alert(&alert),
             Effect::Finish { job, turn } => self.finish(job, turn),
             Effect::Refuse { job, turn, id, detail } => {

@@ -11,7 +11,9 @@
 //!
 //! No clock and no randomness: `now` and `entropy` are arguments. Every operation costs O(1), and a breaker's size never changes.
 
-use std::{fmt, time::Duration};
+use std::{fmt, str::FromStr, time::Duration};
+
+use serde::{Deserialize, Serialize};
 
 use crate::{backoff::Backoff, time::Timestamp};
 
@@ -91,14 +93,39 @@ impl Settings {
 }
 
 /// What an operator has ordered instead of what the breaker would do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Force {
     /// Nothing passes, nothing probes.
+    #[serde(rename = "open")]
     Open,
     /// Everything passes, nothing counts.
+    #[serde(rename = "closed")]
     Closed,
     /// Everything passes; it counts, and says when it would have opened.
+    #[serde(rename = "observe")]
     ObserveOnly,
+}
+
+impl Force {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Open, Self::Closed, Self::ObserveOnly];
+
+    /// As it is stored and written.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Open => "open",
+            Self::Closed => "closed",
+            Self::ObserveOnly => "observe",
+        }
+    }
+}
+
+impl FromStr for Force {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        let found = Self::ALL.into_iter().find(|force| force.as_str() == text);
+        found.ok_or_else(|| format!("{text:?} is no order to a breaker: write open, closed or observe"))
+    }
 }
 
 /// How a breaker stands.

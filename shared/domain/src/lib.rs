@@ -19,6 +19,7 @@ pub mod reconcile;
 pub mod registry;
 pub mod repeat;
 pub mod request;
+pub mod stand_down;
 pub mod statement;
 pub mod template;
 pub mod throttle;

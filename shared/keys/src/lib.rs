@@ -77,6 +77,12 @@ pub trait Keys: Send + Sync + std::fmt::Debug {
     /// Tests the token itself: signs a message that nobody can take for anything else, with a key that no issuer has, and verifies it.
     /// [`KeysFailure::KeyNotFound`] says that the canary key is gone, and nothing about the token.
     fn canary(&self) -> Result<(), KeysError>;
+
+    /// Whether a refused login is on record, after which nobody logs in before an operator says so. Asks nothing of the token.
+    fn refuses_login(&self) -> bool {
+        false
+    }
+
     /// Destroys a key. It cannot be undone.
     fn destroy(&self, name: &str) -> Result<(), KeysError>;
 }

@@ -69,11 +69,19 @@ impl StoreClock {
 
     /// How far the host's clock is from store time; `None` until that is known.
     pub fn skew(&self) -> Option<Duration> {
+        self.offset_ms()
+            .map(|offset| Duration::from_millis(offset.unsigned_abs()))
+    }
+
+    /// By how many milliseconds the host's clock is ahead of store time; `None` until that is known.
+    pub fn offset_ms(&self) -> Option<i64> {
         let origin = self.origin.load(Ordering::Relaxed);
-        (origin != UNKNOWN).then(|| {
-            let apart = self.host.now().as_millis().abs_diff(origin + self.elapsed());
-            Duration::from_millis(apart)
-        })
+        (origin != UNKNOWN).then(|| self.host.now().as_millis() - (origin + self.elapsed()))
+    }
+
+    /// When this clock was made, which is when the process started, in the time that it tells now.
+    pub fn started_at(&self) -> Timestamp {
+        Timestamp::from_millis(self.now().as_millis() - self.elapsed())
     }
 }
 

@@ -21,9 +21,11 @@ use std::time::Duration;
 use async_trait::async_trait;
 use domain::{
     audit::AuditLink,
-    id::{AccountId, Incarnation, NodeId, Serial},
+    breaker::Force,
+    id::{AccountId, Incarnation, IssuerId, NodeId, Serial},
     lane::Lane,
     registry::Revision,
+    stand_down::Permit,
     time::Timestamp,
 };
 
@@ -61,6 +63,15 @@ pub trait Store: Send + Sync + std::fmt::Debug {
 
     /// Ends an incarnation's lease at once: a drained process says goodbye.
     async fn goodbye(&self, incarnation: &Incarnation) -> Result<(), StoreError>;
+
+    /// Gives a signer a permit to stand down, or says whether the one that it has still holds: at most `percent` of the live holders of
+    /// each issuer that it serves stand down at a time, and never the last one. Live is whose lease lasts; what it holds is what it last
+    /// announced. Counted and written in one transaction, one signer after the other. The permit ends with the lease. A refusal takes the
+    /// permit away.
+    async fn stand_down(&self, signer: &Incarnation, percent: u8) -> Result<Permit, StoreError>;
+
+    /// Gives the permit back.
+    async fn stand_up(&self, signer: &Incarnation) -> Result<(), StoreError>;
 
     /// Jobs that may be begun and that no delivery seems to bring, of each account in turn its oldest. Reads only; `begin` decides.
     /// Nothing of a paused lane, of an issuer whose usage bit is off, or past `sign_by`.
@@ -134,6 +145,12 @@ pub trait Store: Send + Sync + std::fmt::Debug {
 
     /// Sets a lane's switches.
     async fn switch_lane(&self, lane: &Lane, switches: LaneSwitches) -> Result<(), StoreError>;
+
+    /// Orders the breakers of an issuer, in every signer, until told otherwise; `None`: they do as they see fit.
+    async fn force_breaker(&self, issuer: &IssuerId, force: Option<Force>) -> Result<(), StoreError>;
+
+    /// Every order to breakers that is in force, by issuer.
+    async fn forced_breakers(&self) -> Result<Vec<(IssuerId, Force)>, StoreError>;
 
     /// Every incarnation whose lease has not ended longer than a minute ago.
     async fn incarnations(&self) -> Result<Vec<Announced>, StoreError>;

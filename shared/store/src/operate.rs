@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use domain::{
-    id::{AccountId, Incarnation, IssuerId, ProfileId, Serial},
+    id::{AccountId, Incarnation, IssuerId, ProfileId, Serial, TokenId},
     issuer::{IssuerState, Role, Usage},
     job::State,
     lane::Lane,
@@ -22,7 +22,7 @@ pub struct Announcement {
     pub version: String,
     /// Registry revision that it applies.
     pub revision: u64,
-    /// Issuers whose keys it holds (signers).
+    /// Issuers whose keys it holds, on tokens that are not out (signers).
     pub issuers: Vec<IssuerId>,
     /// Breakers that are not closed: issuer and state.
     pub breakers: Vec<(IssuerId, String)>,
@@ -31,6 +31,21 @@ pub struct Announcement {
     /// What it has signed lately (signers).
     #[serde(default)]
     pub signed: Signed,
+    /// Tokens that are out (signers).
+    #[serde(default)]
+    pub tokens_out: Vec<TokenId>,
+    /// Whether every one of them is out, so that it backs off (signers).
+    #[serde(default)]
+    pub backs_off: bool,
+    /// Whether it is slow or flickers and stands down (signers).
+    #[serde(default)]
+    pub stands_down: bool,
+    /// When this run began.
+    #[serde(default)]
+    pub started_at: Option<Timestamp>,
+    /// How far its host's clock is ahead of the store's, in milliseconds, as far as it knows.
+    #[serde(default)]
+    pub clock_offset_ms: Option<i64>,
 }
 
 /// How many jobs a signer has signed in each lane since its last announcement. Lanes that are missing had none, unless

@@ -10,12 +10,14 @@ use std::{
 
 use domain::{
     id::{AccountId, Incarnation, Serial},
+    issuer::Role,
     job::RevocationReason,
     lane::Lane,
+    stand_down::Holder,
     time::Timestamp,
 };
 
-use crate::{Claimable, Revocation, Revoked, StoreError};
+use crate::{Announcement, Claimable, Revocation, Revoked, StoreError};
 
 /// A call carries at most this many rows; whoever has more calls again.
 pub(crate) const ROWS: usize = 1_000;
@@ -71,6 +73,18 @@ pub(crate) fn revocation_date(revocation: &Revocation, not_before: i64, now: Tim
         return Err(Revoked::TooEarly);
     }
     Ok(date.min(now))
+}
+
+/// A lease's row as one that may stand down or is needed; `None` if it is no signer's, or cannot be read and so counts for nothing.
+pub(crate) fn holder(announcement: &str, stands_down: bool) -> Option<Holder> {
+    let said: Announcement = serde_json::from_str(announcement)
+        .inspect_err(|error| tracing::error!(%error, "an announcement counts for nothing"))
+        .ok()?;
+    (said.role == Role::Signer).then_some(Holder {
+        signer: said.incarnation,
+        issuers: said.issuers,
+        stands_down,
+    })
 }
 
 /// The front ends that wait for a job, as one text: names separated by spaces.

@@ -7,6 +7,7 @@
 //! | `GET /v1/issuers/{id}` | | [`IssuerDocument`] | viewer |
 //! | `POST /v1/issuers` | [`RegisterIssuer`] | [`Changed`] | security officer |
 //! | `POST /v1/issuers/{id}/disable`, `/enable` | [`Because`] | [`Changed`] | security officer |
+//! | `POST /v1/issuers/{id}/mark-destroyed` | [`MarkDestroyed`](crate::operate::MarkDestroyed) | [`MarkedDestroyed`](crate::operate::MarkedDestroyed) | security officer |
 //! | `POST /v1/keys` | [`GenerateKey`] | [`KeyReport`] | security officer |
 //! | `POST /v1/keys/csr` | [`MakeCsr`] | [`Csr`] | security officer |
 //! | `GET /v1/profiles`, `GET /v1/profiles/{id}` | | (array of) `domain::issuer::Profile` | viewer |
@@ -18,6 +19,9 @@
 //! | `GET /v1/lanes` | | array of [`LaneDocument`] | viewer |
 //! | `GET /v1/certificates/{serial}` | | [`CertificateDocument`] | viewer |
 //! | `POST /v1/certificates/{serial}/revoke` | [`Revoke`] | [`Revocation`] | operator |
+//! | `GET /v1/breakers` | | array of [`IssuerBreakers`](crate::operate::IssuerBreakers) | viewer |
+//! | `POST /v1/breakers/{issuer}/force` | [`ForceBreaker`](crate::operate::ForceBreaker) | [`ForcedBreaker`](crate::operate::ForcedBreaker) | operator |
+//! | `GET /v1/fleet` | | array of [`FleetDocument`](crate::operate::FleetDocument) | viewer |
 //! | `GET /v1/operators`, `GET /v1/nodes` | | array of [`OperatorDocument`], [`NodeDocument`] | viewer |
 
 use std::fmt;

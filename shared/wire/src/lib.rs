@@ -12,6 +12,7 @@ pub mod client;
 pub mod enrol;
 pub mod envelope;
 pub mod hvca;
+pub mod operate;
 pub mod problem;
 pub mod signed;
 pub mod token;

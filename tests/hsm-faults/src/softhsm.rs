@@ -1,6 +1,7 @@
 //! A SoftHSM of a test's own: tokens in a directory, and what operators do to them with other tools.
 
 use std::{
+    fmt::Write as _,
     fs,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
@@ -9,6 +10,8 @@ use std::{
 
 /// The user PIN of every token.
 pub const PIN: &str = "271828";
+/// The `CKA_ID` of the canary key.
+const CANARY_ID: &str = "Bulkhead canary";
 const CONFIGURATION: &str = "SOFTHSM2_CONF";
 
 /// A directory of SoftHSM tokens, their configuration and their PIN file. It is removed with this.
@@ -99,6 +102,17 @@ impl SoftHsm {
                 .args(["--token-label", label, "--login", "--pin", PIN])
                 .args(arguments),
         )
+    }
+
+    /// Deletes a token's canary key, both halves.
+    pub fn delete_canary(&self, label: &str) {
+        let id = CANARY_ID.bytes().fold(String::new(), |mut text, byte| {
+            let _ = write!(text, "{byte:02x}");
+            text
+        });
+        for half in ["privkey", "pubkey"] {
+            self.pkcs11_tool(label, &["--delete-object", "--type", half, "--id", &id]);
+        }
     }
 
     fn run(&self, command: &mut Command) -> String {

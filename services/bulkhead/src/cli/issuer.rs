@@ -34,6 +34,11 @@ pub enum IssuerCommand {
     Disable(IssuerSwitch),
     /// Let a disabled issuer issue again
     Enable(IssuerSwitch),
+    /// Write down that an issuer's key is gone for ever, which cannot be taken back
+    ///
+    /// From then on nothing is accepted, begun or finished for it, and everything that waits is refused as `issuer_destroyed`; parked
+    /// jobs stay parked. No key is destroyed by this command: say so after the ceremony that did.
+    MarkDestroyed(IssuerMarkDestroyed),
 }
 
 /// Where a key lives, and what its certificates will say.
@@ -170,6 +175,22 @@ pub struct IssuerActivate {
 pub struct IssuerSwitch {
     /// Which
     pub issuer: IssuerId,
+    /// For the audit log
+    #[arg(long, value_name = "TEXT")]
+    pub reason: String,
+}
+
+/// `bulkhead issuer mark-destroyed`.
+#[derive(Debug, Args)]
+pub struct IssuerMarkDestroyed {
+    /// Which
+    pub issuer: IssuerId,
+    /// Show what would be touched and change nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Change nothing unless exactly this many jobs wait or are worked on
+    #[arg(long, value_name = "N")]
+    pub expect_count: Option<u64>,
     /// For the audit log
     #[arg(long, value_name = "TEXT")]
     pub reason: String,

@@ -12,10 +12,11 @@ mod up;
 pub use account::{AccountAdd, AccountCommand, ProfileCommand, ProfileSample};
 pub use cert::{CertCommand, CertIssue, CertRevoke};
 pub use issuer::{
-    IssuerActivate, IssuerCommand, IssuerCsr, IssuerImport, IssuerKeygen, IssuerSwitch, Legacy, Placement,
+    IssuerActivate, IssuerCommand, IssuerCsr, IssuerImport, IssuerKeygen, IssuerMarkDestroyed, IssuerSwitch, Legacy,
+    Placement,
 };
 pub use node::{NodeCommand, NodeEnrol, NodeInvite};
-pub use operate::{ConfigCommand, JobCommand, LaneCommand, OperatorCommand};
+pub use operate::{BreakerCommand, ConfigCommand, JobCommand, LaneCommand, OperatorCommand};
 pub use serve::{Serve, ServeControl};
 pub use token::{TokenCommand, TokenRetry, TokenWorker};
 pub use up::Up;
@@ -134,6 +135,11 @@ pub enum Command {
     /// Lanes: the open jobs of one issuer and class
     #[command(subcommand, arg_required_else_help = true)]
     Lane(LaneCommand),
+    /// Breakers: what keeps an issuer's failures its own
+    #[command(subcommand, arg_required_else_help = true)]
+    Breaker(BreakerCommand),
+    /// Show every process: what it applies, what it does, and what is wrong with it
+    Fleet,
     /// Operators: who may act
     #[command(subcommand, arg_required_else_help = true)]
     Operator(OperatorCommand),

@@ -1,9 +1,10 @@
-//! `bulkhead config`, `job`, `lane` and `operator`.
+//! `bulkhead config`, `job`, `lane`, `breaker` and `operator`.
 
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
 use domain::{
+    breaker::Force,
     id::{AccountId, IssuerId, Serial},
     job::State,
 };
@@ -87,6 +88,55 @@ pub struct JobList {
 pub enum LaneCommand {
     /// List lanes with their depth and the age of their oldest job
     List,
+}
+
+/// `bulkhead breaker`.
+#[derive(Debug, Subcommand)]
+pub enum BreakerCommand {
+    /// List issuers whose breakers are forced, or not closed in some signer
+    List,
+    /// Overrule the breakers of an issuer, in every signer, until told otherwise
+    ///
+    /// Signers follow within a second or so. `open`: its jobs wait, and nothing is tried. `closed`: every job is tried, whatever happens.
+    /// `observe`: the same, and the log says when a breaker would have opened. `auto`: breakers do as they see fit again.
+    Force(BreakerForce),
+}
+
+/// `bulkhead breaker force`.
+#[derive(Debug, Args)]
+pub struct BreakerForce {
+    /// Whose
+    pub issuer: IssuerId,
+    /// What they do: open, closed, observe or auto
+    #[arg(value_enum, value_name = "ORDER", hide_possible_values = true)]
+    pub order: BreakerOrder,
+    /// For the audit log
+    #[arg(long, value_name = "TEXT")]
+    pub reason: String,
+}
+
+/// What breakers are ordered to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum BreakerOrder {
+    /// Nothing passes.
+    Open,
+    /// Everything passes.
+    Closed,
+    /// Everything passes, and it is said when it would not have.
+    Observe,
+    /// As they see fit.
+    Auto,
+}
+
+impl From<BreakerOrder> for Option<Force> {
+    fn from(order: BreakerOrder) -> Self {
+        match order {
+            BreakerOrder::Open => Some(Force::Open),
+            BreakerOrder::Closed => Some(Force::Closed),
+            BreakerOrder::Observe => Some(Force::ObserveOnly),
+            BreakerOrder::Auto => None,
+        }
+    }
 }
 
 /// `bulkhead operator`.

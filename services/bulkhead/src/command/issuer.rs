@@ -7,12 +7,14 @@ use rustls_pki_types::{PrivatePkcs8KeyDer, pem::PemObject};
 use wire::{
     admin::{Because, GenerateKey, MakeCsr, Past, PrivateKey, RegisterIssuer},
     client::AdminClient,
+    operate::MarkDestroyed,
 };
 
 use super::{files, profile, render, session::Session};
 use crate::{
     cli::{
-        Common, IssuerActivate, IssuerCommand, IssuerCsr, IssuerImport, IssuerKeygen, IssuerSwitch, Legacy, Placement,
+        Common, IssuerActivate, IssuerCommand, IssuerCsr, IssuerImport, IssuerKeygen, IssuerMarkDestroyed,
+        IssuerSwitch, Legacy, Placement,
     },
     failure::{Failure, Outcome},
     progress::during,
@@ -34,6 +36,7 @@ pub(super) async fn run(common: &Common, command: IssuerCommand) -> Outcome {
         IssuerCommand::Activate(activate) => activate_issuer(common, activate).await,
         IssuerCommand::Disable(switch) => turn(common, switch, false).await,
         IssuerCommand::Enable(switch) => turn(common, switch, true).await,
+        IssuerCommand::MarkDestroyed(mark) => mark_destroyed(common, mark).await,
     }
 }
 
@@ -144,6 +147,21 @@ async fn turn(common: &Common, switch: IssuerSwitch, enabled: bool) -> Outcome {
     };
     let done = format!("issuer {} is {done}", switch.issuer);
     common.output.print(&changed, || render::changed(&changed, &done))
+}
+
+async fn mark_destroyed(common: &Common, mark: IssuerMarkDestroyed) -> Outcome {
+    let request = MarkDestroyed {
+        dry_run: mark.dry_run,
+        expect_count: mark.expect_count,
+        reason: mark.reason,
+    };
+    let session = Session::open(common)?;
+    let marked = session
+        .ask(|api| api.mark_issuer_destroyed(&mark.issuer, &request))
+        .await?;
+    common
+        .output
+        .print(&marked, || render::marked_destroyed(&marked, &mark.issuer))
 }
 
 /// An unencrypted PKCS#8 key in a file that only its owner can read.

@@ -1,6 +1,7 @@
 //! The operators' commands: each asks the running installation and prints what it answers.
 
 mod account;
+mod breaker;
 mod cert;
 mod config;
 mod files;
@@ -39,6 +40,11 @@ pub async fn run(common: &Common, command: Command) -> Outcome {
         Command::Lane(LaneCommand::List) => {
             let lanes = Session::open(common)?.ask(AdminClient::lanes).await?;
             common.output.print(&lanes, || render::lanes(&lanes))
+        }
+        Command::Breaker(command) => breaker::run(common, command).await,
+        Command::Fleet => {
+            let fleet = Session::open(common)?.ask(AdminClient::fleet).await?;
+            common.output.print(&fleet, || render::fleet(&fleet))
         }
         Command::Operator(OperatorCommand::List) => {
             let operators = Session::open(common)?.ask(AdminClient::operators).await?;

@@ -1,5 +1,7 @@
 //! Documents of the operators' API as text for people.
 
+mod operate;
+
 use domain::{
     issuer::{Binding, Profile, Usage},
     key::KeyType,
@@ -8,6 +10,8 @@ use wire::admin::{
     AccountDocument, CertificateDocument, Changed, IssuerDocument, JobDetail, JobDocument, KeyReport, LaneDocument,
     NodeDocument, OperatorDocument,
 };
+
+pub use operate::{breakers, fleet, forced, marked_destroyed};
 
 use crate::output::{fields, flag, list, seconds, table, time};
 

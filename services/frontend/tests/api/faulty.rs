@@ -8,9 +8,11 @@ use std::{
 use async_trait::async_trait;
 use domain::{
     audit::AuditLink,
-    id::{AccountId, Incarnation, NodeId, Serial},
+    breaker::Force,
+    id::{AccountId, Incarnation, IssuerId, NodeId, Serial},
     lane::Lane,
     registry::Revision,
+    stand_down::Permit,
     time::Timestamp,
 };
 use store::{
@@ -196,6 +198,18 @@ impl Store for Faulty {
     }
     async fn lanes(&self) -> Result<Vec<LaneStatus>, StoreError> {
         self.inner.lanes().await
+    }
+    async fn stand_down(&self, signer: &Incarnation, percent: u8) -> Result<Permit, StoreError> {
+        self.inner.stand_down(signer, percent).await
+    }
+    async fn stand_up(&self, signer: &Incarnation) -> Result<(), StoreError> {
+        self.inner.stand_up(signer).await
+    }
+    async fn force_breaker(&self, issuer: &IssuerId, force: Option<Force>) -> Result<(), StoreError> {
+        self.inner.force_breaker(issuer, force).await
+    }
+    async fn forced_breakers(&self) -> Result<Vec<(IssuerId, Force)>, StoreError> {
+        self.reachable()?.forced_breakers().await
     }
     async fn switch_lane(&self, lane: &Lane, switches: LaneSwitches) -> Result<(), StoreError> {
         self.inner.switch_lane(lane, switches).await

@@ -28,6 +28,7 @@ use wire::admin::{
 };
 use wire::{
     enrol::{Invite, Invited},
+    operate::{FleetDocument, ForceBreaker, ForcedBreaker, IssuerBreakers, MarkDestroyed, MarkedDestroyed},
     problem::ProblemId,
 };
 
@@ -55,6 +56,7 @@ pub(crate) fn router(registry: Arc<Registry>, body_limit: usize) -> Router {
         .route("/v1/issuers/{id}", get(issuer))
         .route("/v1/issuers/{id}/disable", post(disable_issuer))
         .route("/v1/issuers/{id}/enable", post(enable_issuer))
+        .route("/v1/issuers/{id}/mark-destroyed", post(mark_issuer_destroyed))
         .route("/v1/keys", post(generate_key))
         .route("/v1/keys/csr", post(make_csr))
         .route("/v1/profiles", get(profiles).post(put_profile))
@@ -65,6 +67,9 @@ pub(crate) fn router(registry: Arc<Registry>, body_limit: usize) -> Router {
         .route("/v1/lanes", get(lanes))
         .route("/v1/certificates/{serial}", get(certificate))
         .route("/v1/certificates/{serial}/revoke", post(revoke))
+        .route("/v1/breakers", get(breakers))
+        .route("/v1/breakers/{issuer}/force", post(force_breaker))
+        .route("/v1/fleet", get(fleet))
         .route("/v1/operators", get(operators))
         .route("/v1/nodes", get(list_nodes))
         .route("/v1/nodes/invitations", post(invite_node))
@@ -140,6 +145,21 @@ async fn switch_issuer(registry: &Registry, actor: &Actor, id: &str, enabled: bo
     ))
 }
 
+async fn mark_issuer_destroyed(
+    State(registry): Shared,
+    actor: Actor,
+    Path(id): Path<String>,
+    Body(request): Body<MarkDestroyed>,
+) -> Answer<MarkedDestroyed> {
+    actor.must_be(OFFICER)?;
+    reason(&request.reason)?;
+    Ok(Json(
+        registry
+            .mark_issuer_destroyed(&actor.by(), &name(&id)?, request)
+            .await?,
+    ))
+}
+
 async fn generate_key(State(registry): Shared, actor: Actor, Body(request): Body<GenerateKey>) -> Answer<KeyReport> {
     actor.must_be(OFFICER)?;
     reason(&request.reason)?;
@@ -204,6 +224,27 @@ async fn revoke(
 ) -> Answer<Revocation> {
     actor.must_be(OperatorRole::Operator)?;
     Ok(Json(registry.revoke(&actor.by(), name(&serial)?, request).await?))
+}
+
+async fn breakers(State(registry): Shared, _: Actor) -> Answer<Vec<IssuerBreakers>> {
+    Ok(Json(registry.breakers().await?))
+}
+
+async fn force_breaker(
+    State(registry): Shared,
+    actor: Actor,
+    Path(issuer): Path<String>,
+    Body(request): Body<ForceBreaker>,
+) -> Answer<ForcedBreaker> {
+    actor.must_be(OperatorRole::Operator)?;
+    reason(&request.reason)?;
+    Ok(Json(
+        registry.force_breaker(&actor.by(), &name(&issuer)?, request).await?,
+    ))
+}
+
+async fn fleet(State(registry): Shared, _: Actor) -> Answer<Vec<FleetDocument>> {
+    Ok(Json(registry.fleet().await?))
 }
 
 async fn operators(State(registry): Shared, _: Actor) -> Answer<Vec<OperatorDocument>> {

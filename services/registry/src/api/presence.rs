@@ -22,6 +22,7 @@ pub(super) async fn announce(
     stop: CancellationToken,
 ) {
     let mut heard = true;
+    let started_at = registry.clock.now();
     loop {
         let announcement = Announcement {
             incarnation: incarnation.clone(),
@@ -32,6 +33,11 @@ pub(super) async fn announce(
             breakers: Vec::new(),
             in_flight: 0,
             signed: Signed::default(),
+            tokens_out: Vec::new(),
+            backs_off: false,
+            stands_down: false,
+            started_at: Some(started_at),
+            clock_offset_ms: None,
         };
         let beat = registry.store.heartbeat(&announcement, LEASE).await;
         match &beat {

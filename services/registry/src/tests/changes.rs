@@ -4,14 +4,16 @@ use std::{sync::Arc, time::Duration};
 
 use domain::{
     audit::AuditEvent,
+    breaker::Force,
     bytes::Digest,
-    issuer::{IssuerState, TokenKey},
+    issuer::{IssuerState, Role, TokenKey},
     time::Clock,
 };
 use runtime::{clock::SystemClock, config};
-use store::Store;
+use store::{Announcement, Store};
 use wire::{
     admin::{AddAccount, PutProfile},
+    operate::{ForceBreaker, MarkDestroyed},
     signed::NodeKey,
 };
 
@@ -74,6 +76,155 @@ async fn disabling_takes_issuance_alone_and_enabling_gives_it_back() {
         .unwrap();
     let issuer = registry.current().await.unwrap().issuers[&id].clone();
     assert_eq!((issuer.state, issuer.usage.issue), (IssuerState::Enabled, true));
+}
+
+#[tokio::test]
+async fn a_destroyed_issuer_loses_everything_for_ever_and_a_dry_run_says_what() {
+    let bench = Bench::new();
+    let registry = bench.with_demo().await;
+    let id = "demo-p256".parse().unwrap();
+    let mark = |dry_run, expect_count| MarkDestroyed {
+        dry_run,
+        expect_count,
+        reason: "ceremony".into(),
+    };
+    let by = "operator:alice";
+    let tried = registry
+        .mark_issuer_destroyed(by, &id, mark(true, Some(0)))
+        .await
+        .unwrap();
+    assert!(tried.dry_run && tried.changed && tried.lanes.is_empty());
+    assert_eq!(tried.accounts, ["demo-p256".parse().unwrap()]);
+    assert!(
+        tried.warnings[0].contains("still on token soft"),
+        "{:?}",
+        tried.warnings
+    );
+    let refused = registry.mark_issuer_destroyed(by, &id, mark(false, Some(1))).await;
+    assert!(matches!(refused, Err(RegistryError::State(_))), "{refused:?}");
+    let before = registry.current().await.unwrap();
+    assert_eq!(before.issuers[&id].state, IssuerState::Enabled);
+
+    let marked = registry
+        .mark_issuer_destroyed(by, &id, mark(false, None))
+        .await
+        .unwrap();
+    assert_eq!((marked.changed, marked.revision), (true, before.revision + 1));
+    let issuer = registry.current().await.unwrap().issuers[&id].clone();
+    assert_eq!(
+        (issuer.state, issuer.reason.as_deref()),
+        (IssuerState::Destroyed, Some("ceremony"))
+    );
+    assert_eq!(
+        (issuer.usage.issue, issuer.usage.crl, issuer.usage.ocsp),
+        (false, false, false)
+    );
+    assert!(holds(&bench, "demo-p256"), "the command has touched a token");
+    let again = registry
+        .mark_issuer_destroyed(by, &id, mark(false, None))
+        .await
+        .unwrap();
+    assert_eq!((again.changed, again.revision), (false, marked.revision));
+    let back = registry.switch_issuer(by, &id, true, "no").await;
+    assert!(matches!(back, Err(RegistryError::State(_))), "{back:?}");
+
+    let links = bench.store.audit(Some(bench.control.node()), 0, 100).await.unwrap();
+    let last: AuditEvent = serde_json::from_slice(links.last().unwrap().events.last().unwrap()).unwrap();
+    assert_eq!(
+        (last.kind.as_str(), last.subject.as_str()),
+        ("issuer_destroyed", "issuer:demo-p256")
+    );
+}
+
+#[tokio::test]
+async fn the_fleet_is_what_announced_itself_and_how_far_it_is_behind() {
+    let bench = Bench::new();
+    let registry = bench.with_demo().await;
+    let head = registry.current().await.unwrap().revision;
+    let announcement = announcement(head);
+    bench
+        .store
+        .heartbeat(&announcement, Duration::from_secs(2))
+        .await
+        .unwrap();
+    let fleet = registry.fleet().await.unwrap();
+    assert_eq!(fleet.len(), 1);
+    let signer = &fleet[0];
+    assert_eq!(
+        (signer.alive, signer.behind, signer.keys, signer.in_flight),
+        (true, 1, 1, 3)
+    );
+    assert_eq!(
+        (signer.tokens_out.len(), signer.stands_down, signer.backs_off),
+        (1, true, false)
+    );
+    assert_eq!(signer.breakers[0].standing, "open");
+    bench.store.goodbye(&announcement.incarnation).await.unwrap();
+    assert!(!registry.fleet().await.unwrap()[0].alive);
+}
+
+#[tokio::test]
+async fn an_order_to_breakers_is_audited_and_listed_beside_what_signers_say() {
+    let bench = Bench::new();
+    let registry = bench.with_demo().await;
+    let (by, id) = ("operator:alice", "demo-p256".parse().unwrap());
+    let order = |force| ForceBreaker {
+        force,
+        reason: "drill".into(),
+    };
+    let forced = registry.force_breaker(by, &id, order(Some(Force::Open))).await.unwrap();
+    assert_eq!((forced.force, forced.changed), (Some(Force::Open), true));
+    let again = registry.force_breaker(by, &id, order(Some(Force::Open))).await.unwrap();
+    assert!(!again.changed);
+    let unknown = registry
+        .force_breaker(by, &"nobody".parse().unwrap(), order(None))
+        .await;
+    assert!(matches!(unknown, Err(RegistryError::Unknown(..))), "{unknown:?}");
+    let mut announcement = announcement(registry.current().await.unwrap().revision);
+    announcement
+        .breakers
+        .push(("demo-rsa2048".parse().unwrap(), "half-open".into()));
+    bench
+        .store
+        .heartbeat(&announcement, Duration::from_secs(2))
+        .await
+        .unwrap();
+    let breakers = registry.breakers().await.unwrap();
+    let listed: Vec<_> = breakers
+        .iter()
+        .map(|breaker| (breaker.issuer.as_str(), breaker.force, breaker.signers.len()))
+        .collect();
+    assert_eq!(listed, [("demo-p256", Some(Force::Open), 1), ("demo-rsa2048", None, 1)]);
+    registry.force_breaker(by, &id, order(None)).await.unwrap();
+    assert_eq!(bench.store.forced_breakers().await.unwrap(), []);
+
+    let links = bench.store.audit(Some(bench.control.node()), 0, 100).await.unwrap();
+    let events = links.iter().flat_map(|link| &link.events);
+    let events: Vec<AuditEvent> = events.map(|event| serde_json::from_slice(event).unwrap()).collect();
+    let details: Vec<&str> = events
+        .iter()
+        .filter(|event| event.kind == "breaker_forced")
+        .map(|event| event.detail.as_str())
+        .collect();
+    assert_eq!(details, ["from auto to open", "from open to auto"]);
+}
+
+/// What a signer says that is one revision behind and not well.
+fn announcement(head: u64) -> Announcement {
+    Announcement {
+        incarnation: "signer-1#00000000000000ff".parse().unwrap(),
+        role: Role::Signer,
+        version: "0.1.0".into(),
+        revision: head - 1,
+        issuers: vec!["demo-p256".parse().unwrap()],
+        breakers: vec![("demo-p256".parse().unwrap(), "open".into())],
+        in_flight: 3,
+        tokens_out: vec!["hsm".parse().unwrap()],
+        backs_off: false,
+        stands_down: true,
+        started_at: None,
+        clock_offset_ms: Some(12),
+    }
 }
 
 #[tokio::test]

@@ -249,6 +249,11 @@ async fn a_dead_signers_job_is_taken_over() {
         breakers: Vec::new(),
         in_flight: 2,
         signed: Signed::default(),
+        tokens_out: Vec::new(),
+        backs_off: false,
+        stands_down: false,
+        started_at: None,
+        clock_offset_ms: None,
     };
     let lease = Duration::from_millis(200);
     bench.store.heartbeat(&announcement, lease).await.unwrap();
@@ -360,7 +365,7 @@ async fn a_certificate_over_bytes_that_nobody_intended_is_kept_as_evidence_and_s
     };
     let applied = bench.follower.applied();
     let keys: Vec<Arc<dyn Keys>> = vec![bench.token.clone()];
-    let keyring = Keyring::look(&bench.snapshot(), &keys, &Keyring::default());
+    let keyring = Keyring::look(&bench.snapshot(), &keys, &[], &Keyring::default());
     let held = keyring.get(&begun.lane.issuer).unwrap().clone();
     let mut checked = {
         let (applied, verifier) = (applied.load(), Verifier::new());

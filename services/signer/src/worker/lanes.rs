@@ -6,7 +6,7 @@ use domain::{dispatch::Event, id::IssuerId, lane::Lane};
 use tokio::time::timeout;
 
 use super::{BROKER_TIMEOUT, REOPEN_PAUSE, Worker};
-use crate::keyring::Keyring;
+use crate::{heartbeat::Said, keyring::Keyring};
 
 impl Worker {
     /// Serves the lanes of the keys that are here.
@@ -88,14 +88,19 @@ impl Worker {
 
     /// Lanes whose keys fail say so, and the next heartbeat tells others.
     pub(super) fn show_health(&mut self) {
-        let breakers: Vec<(IssuerId, String)> = self
-            .dispatcher
-            .breakers()
-            .map(|(issuer, standing)| (issuer.clone(), standing.to_string()))
-            .collect();
-        let shut: BTreeSet<IssuerId> = breakers.iter().map(|(issuer, _)| issuer.clone()).collect();
-        if **self.breakers.load() != breakers {
-            self.breakers.store(Arc::new(breakers));
+        let breakers = self.dispatcher.breakers();
+        let status = self.dispatcher.status();
+        let said = Said {
+            breakers: breakers
+                .map(|(issuer, standing)| (issuer.clone(), standing.to_string()))
+                .collect(),
+            tokens_out: self.dispatcher.tokens_out().cloned().collect(),
+            backs_off: status.backs_off,
+            stands_down: status.stands_down,
+        };
+        let shut: BTreeSet<IssuerId> = said.breakers.iter().map(|(issuer, _)| issuer.clone()).collect();
+        if **self.said.load() != said {
+            self.said.store(Arc::new(said));
         }
         if shut == self.state.shut {
             return;

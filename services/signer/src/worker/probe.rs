@@ -6,11 +6,12 @@ use domain::{
     dispatch::{Alert, ProbeKey},
     failure::{Failure, KeysFailure},
     id::{IssuerId, TokenId},
+    stand_down::Permit,
 };
 use runtime::clock::entropy;
 use tokio::{sync::oneshot, time::timeout};
 
-use super::{Worker, send};
+use super::{Worker, send, within};
 use crate::{keyring::Keyring, news::News, pool::shielded};
 
 impl Worker {
@@ -40,10 +41,38 @@ impl Worker {
         });
     }
 
-    /// The store gives no permits yet: this signer goes on, with one job a token, which is what the last holder of a key must do.
+    /// Asks the store whether this signer may stand down, or still may. Without an answer it may not.
     pub(super) fn ask_permit(&self) {
-        let news = self.news.clone();
-        tokio::spawn(async move { send(&news, News::PermitRefused).await });
+        let (store, signer, news) = (self.store.clone(), self.incarnation.clone(), self.news.clone());
+        let percent = self.config.stand_down_percent;
+        tokio::spawn(async move {
+            let answer = within(store.stand_down(&signer, percent)).await;
+            match &answer {
+                Ok(Permit::Granted) => {}
+                Ok(Permit::Refused(why)) => tracing::info!("this signer may not stand down: {why}"),
+                Err(error) => tracing::warn!(%error, "the store gives no permit to stand down: {error}"),
+            }
+            let granted = matches!(answer, Ok(Permit::Granted));
+            send(
+                &news,
+                if granted {
+                    News::PermitGranted
+                } else {
+                    News::PermitRefused
+                },
+            )
+            .await;
+        });
+    }
+
+    /// Gives the permit back. If the store does not hear it, it ends with the next question or with the lease.
+    pub(super) fn return_permit(&self) {
+        let (store, signer) = (self.store.clone(), self.incarnation.clone());
+        tokio::spawn(async move {
+            if let Err(error) = within(store.stand_up(&signer)).await {
+                tracing::warn!(%error, "the permit to stand down was not given back: {error}");
+            }
+        });
     }
 
     /// Says aloud what concerns more than one job.

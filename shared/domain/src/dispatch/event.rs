@@ -259,7 +259,8 @@ pub enum Effect {
         /// With which key on it.
         key: ProbeKey,
     },
-    /// Ask the store for a permit to stand down. Answered by [`Event::PermitGranted`] or [`Event::PermitRefused`].
+    /// Ask the store for a permit to stand down, or whether the one that it gave still holds. Answered by [`Event::PermitGranted`] or
+    /// [`Event::PermitRefused`]; there is one question at a time.
     AskPermit,
     /// Give it back.
     ReturnPermit,

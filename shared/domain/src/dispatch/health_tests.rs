@@ -441,6 +441,41 @@ fn without_a_permit_it_goes_on_with_one_job_a_token() {
 }
 
 #[test]
+fn a_permit_is_asked_for_anew_and_whoever_is_needed_takes_jobs_again() {
+    let mut bench = Bench::serving(&["a"]);
+    assert!(flicker(&mut bench).contains(&Effect::AskPermit));
+    bench.handle(Event::PermitGranted);
+    let asks = |effects: &[Effect]| effects.iter().filter(|e| **e == Effect::AskPermit).count();
+    assert_eq!(asks(&bench.after(900)), 0);
+    assert_eq!(asks(&bench.after(100)), 1);
+    assert_eq!(asks(&bench.after(5000)), 0, "one question at a time");
+    assert_eq!(alerts(&bench.handle(Event::PermitGranted)), []);
+    assert!(bench.dispatcher.status().stands_down);
+    assert_eq!(asks(&bench.after(1000)), 1);
+    // The other holders are gone.
+    let effects = bench.handle(Event::PermitRefused);
+    assert_eq!(alerts(&effects), [Alert::StandDownRefused]);
+    assert!(!bench.dispatcher.status().stands_down && bench.dispatcher.status().beginning);
+    assert_eq!(bench.deliver(100, "a", &[100]), [Effect::Begin(vec![serial(100)])]);
+}
+
+#[test]
+fn an_answer_from_before_the_lease_was_lost_gives_no_permit() {
+    let mut bench = Bench::serving(&["a"]);
+    flicker(&mut bench);
+    bench.handle(Event::PermitGranted);
+    let effects = bench.after(1000);
+    assert!(effects.contains(&Effect::AskPermit), "{effects:?}");
+    bench.handle(Event::Hindered(Hindrance::Lease));
+    bench.handle(Event::Freed(Hindrance::Lease));
+    let effects = bench.handle(Event::PermitGranted);
+    assert!(effects.contains(&Effect::AskPermit), "{effects:?}");
+    assert!(!bench.dispatcher.status().stands_down);
+    bench.handle(Event::PermitGranted);
+    assert!(bench.dispatcher.status().stands_down);
+}
+
+#[test]
 fn a_permit_that_nobody_asked_for_any_more_goes_back() {
     let mut bench = Bench::serving(&["a"]);
     assert_eq!(bench.handle(Event::PermitGranted), [Effect::ReturnPermit]);

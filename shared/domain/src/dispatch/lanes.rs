@@ -8,7 +8,7 @@ use std::{
     ops::Bound::{Excluded, Unbounded},
 };
 
-use super::{Dispatcher, event::Effect, stand_down::Stand};
+use super::{Dispatcher, event::Effect};
 use crate::{
     id::IssuerId,
     lane::{Class, Lane},
@@ -122,7 +122,7 @@ impl Dispatcher {
 
     fn leaves(&self, lane: &Lane, takes: bool) -> Option<Leave> {
         let issuer = self.issuers.get(&lane.issuer)?;
-        if (issuer.left && issuer.enabled) || self.tokens.is_out(issuer.token) || self.stand == Stand::Down {
+        if (issuer.left && issuer.enabled) || self.tokens.is_out(issuer.token) || self.stands_down() {
             Some(Leave::ToOthers)
         } else if !takes || self.lanes.full.contains(lane) {
             Some(Leave::Pause)

@@ -35,8 +35,14 @@ pub use alert::Alert;
 pub use event::{Begun, Effect, Event, Hindrance, Hint, Limits, NotBegun, ProbeBy, ProbeKey, Recorded, Serving, cost};
 
 use self::{
-    flights::Flights, health::Probes, intake::Intake, issuers::Issuers, lanes::Lanes, stand_down::Stand,
-    take_over::TakingOver, tokens::Tokens,
+    flights::Flights,
+    health::Probes,
+    intake::Intake,
+    issuers::Issuers,
+    lanes::Lanes,
+    stand_down::{Asked, Stand},
+    take_over::TakingOver,
+    tokens::Tokens,
 };
 use crate::{
     backoff::Entropy,
@@ -64,6 +70,8 @@ pub struct Dispatcher {
     /// Whether every token is out.
     backs_off: bool,
     stand: Stand,
+    /// Whether the store is asked for a permit to stand down.
+    asked: Asked,
     intake: Intake,
     flights: Flights,
     lanes: Lanes,
@@ -129,6 +137,7 @@ impl Dispatcher {
             last_candidate: None,
             backs_off: false,
             stand: Stand::Well,
+            asked: Asked::Nothing,
             intake: Intake::new(limits.waiting, limits.waiting_per_lane),
             flights: Flights::new(limits.in_flight, limits.workers),
             lanes: Lanes::default(),
@@ -156,7 +165,7 @@ impl Dispatcher {
             shut: self.issuers.shut_len(),
             beginning: self.takes_jobs(),
             backs_off: self.backs_off,
-            stands_down: self.stand == Stand::Down,
+            stands_down: self.stands_down(),
         }
     }
 
@@ -200,7 +209,7 @@ impl Dispatcher {
             Event::Probed { probe, result, took } => self.probed(probe, &result, took, now, effects),
             Event::Forced(issuers) => self.forced(issuers, now, effects),
             Event::TokenUnlocked(token) => self.unlock_token(&token, now),
-            Event::PermitGranted => self.permit_granted(effects),
+            Event::PermitGranted => self.permit_granted(now, effects),
             Event::PermitRefused => self.permit_refused(now, effects),
             Event::Tick => self.flights.ask_again(),
             Event::Hindered(hindrance) => {
@@ -231,7 +240,7 @@ impl Dispatcher {
     }
 
     fn takes_jobs(&self) -> bool {
-        self.life == Life::Working && self.hindrances.is_empty() && self.stand != Stand::Down
+        self.life == Life::Working && self.hindrances.is_empty() && !self.stands_down()
     }
 
     /// Whether an answer is awaited that may bring jobs of ours.

@@ -315,6 +315,10 @@ impl Keys for Pkcs11Token {
         }
     }
 
+    fn refuses_login(&self) -> bool {
+        login::refuse_if_refused(&self.0.options.refused_file).is_err()
+    }
+
     fn destroy(&self, name: &str) -> Result<(), KeysError> {
         match self.ask(&Order::Destroy { name: name.into() })? {
             Answer::Done => Ok(()),

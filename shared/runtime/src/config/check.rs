@@ -111,6 +111,10 @@ impl Config {
                 "must be at least three times signer.heartbeat, or a busy signer loses its jobs",
             );
         }
+        signer.breaker.check()?;
+        if signer.stand_down_percent > 100 {
+            return refuse("signer.stand_down_percent", "write 0 to 100");
+        }
         if lanes.account_share.is_nan() || lanes.account_share <= 0.0 || lanes.account_share > 1.0 {
             return refuse("lanes.account_share", "write a number over 0 and at most 1");
         }

@@ -1,11 +1,13 @@
 //! The one configuration file of all processes, in TOML. Every key has a default; an unknown key is an error.
 
+mod breaker;
 mod check;
 mod engines;
 mod load;
 mod sections;
 mod token;
 
+pub use breaker::*;
 pub use engines::*;
 pub use load::{ConfigError, sample};
 pub use sections::*;

@@ -9,6 +9,8 @@ use std::{
 use domain::lane::Class;
 use serde::{Deserialize, Serialize};
 
+use super::Breaker;
+
 const fn loopback(port: u16) -> SocketAddr {
     SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port)
 }
@@ -202,6 +204,11 @@ pub struct Signer {
     /// Greatest difference from store time at which jobs are taken. Default 2s.
     #[serde(with = "humantime_serde")]
     pub clock_limit: Duration,
+    /// How many of the signers that hold an issuer's key, in percent (0 to 100), may stand down at a time because they are slow or
+    /// flicker; the last one never may. Default 50.
+    pub stand_down_percent: u8,
+    /// Breakers.
+    pub breaker: Breaker,
 }
 
 impl Default for Signer {
@@ -216,6 +223,8 @@ impl Default for Signer {
             heartbeat: Duration::from_millis(500),
             sweep: Duration::from_millis(250),
             clock_limit: Duration::from_secs(2),
+            stand_down_percent: 50,
+            breaker: Breaker::default(),
         }
     }
 }

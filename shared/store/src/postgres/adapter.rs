@@ -4,9 +4,11 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use domain::{
-    id::{AccountId, Incarnation, NodeId, Serial},
+    breaker::Force,
+    id::{AccountId, Incarnation, IssuerId, NodeId, Serial},
     lane::{Class, Lane},
     registry::Revision,
+    stand_down::Permit,
     time::Timestamp,
 };
 
@@ -80,6 +82,14 @@ impl Store for Postgres {
 
     async fn goodbye(&self, incarnation: &Incarnation) -> Result<(), StoreError> {
         write!(self, goodbye(incarnation))
+    }
+
+    async fn stand_down(&self, signer: &Incarnation, percent: u8) -> Result<Permit, StoreError> {
+        write!(self, stand_down(signer, percent))
+    }
+
+    async fn stand_up(&self, signer: &Incarnation) -> Result<(), StoreError> {
+        write!(self, stand_up(signer))
     }
 
     async fn claimable(&self, claims: &[Claim]) -> Result<Vec<Claimable>, StoreError> {
@@ -187,6 +197,14 @@ impl Store for Postgres {
 
     async fn switch_lane(&self, lane: &Lane, switches: LaneSwitches) -> Result<(), StoreError> {
         write!(self, switch_lane(lane, switches))
+    }
+
+    async fn force_breaker(&self, issuer: &IssuerId, force: Option<Force>) -> Result<(), StoreError> {
+        write!(self, force_breaker(issuer, force))
+    }
+
+    async fn forced_breakers(&self) -> Result<Vec<(IssuerId, Force)>, StoreError> {
+        read!(self, forced_breakers())
     }
 
     async fn incarnations(&self) -> Result<Vec<Announced>, StoreError> {

@@ -10,6 +10,7 @@ mod accept;
 mod adapter;
 mod batch;
 mod begin;
+mod breaker;
 mod claim;
 mod column;
 mod core;
@@ -26,6 +27,7 @@ mod read;
 mod registry;
 mod revoke;
 mod schema;
+mod stand_down;
 #[cfg(test)]
 mod tests;
 

@@ -133,7 +133,7 @@ impl Core {
             "WITH me AS MATERIALIZED (SELECT coalesce($1::bigint, ledger_now()) AS now), \
              renewed AS (INSERT INTO lease (incarnation, lease_until, seen, announcement) SELECT $2, now + $3, now, $4 FROM me \
                  ON CONFLICT (incarnation) DO UPDATE SET lease_until = excluded.lease_until, seen = excluded.seen, \
-                 announcement = excluded.announcement) \
+                 announcement = excluded.announcement, stands_down = lease.stands_down AND lease.lease_until > excluded.seen) \
              SELECT me.now, coalesce((SELECT max(number) FROM revision), 0) AS head FROM me",
         );
         let renew = renew

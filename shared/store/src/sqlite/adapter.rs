@@ -4,16 +4,18 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use domain::{
-    id::{AccountId, Incarnation, NodeId, Serial},
+    breaker::Force,
+    id::{AccountId, Incarnation, IssuerId, NodeId, Serial},
     lane::{Class, Lane},
     registry::Revision,
+    stand_down::Permit,
     time::Timestamp,
 };
 
 use super::{
     Sqlite,
     accept::none_accepted,
-    claim,
+    breaker, claim,
     queue::Urgency::{Bulk, Interactive},
     read, registry,
 };
@@ -85,6 +87,18 @@ impl Store for Sqlite {
     async fn goodbye(&self, incarnation: &Incarnation) -> Result<(), StoreError> {
         let incarnation = incarnation.clone();
         self.write_row(Interactive, move |ledger| ledger.goodbye(&incarnation))
+            .await
+    }
+
+    async fn stand_down(&self, signer: &Incarnation, percent: u8) -> Result<Permit, StoreError> {
+        let signer = signer.clone();
+        self.write_row(Interactive, move |ledger| ledger.stand_down(&signer, percent))
+            .await
+    }
+
+    async fn stand_up(&self, signer: &Incarnation) -> Result<(), StoreError> {
+        let signer = signer.clone();
+        self.write_row(Interactive, move |ledger| ledger.stand_up(&signer))
             .await
     }
 
@@ -229,6 +243,16 @@ impl Store for Sqlite {
         let lane = lane.clone();
         self.write_row(Interactive, move |ledger| ledger.switch_lane(&lane, switches))
             .await
+    }
+
+    async fn force_breaker(&self, issuer: &IssuerId, force: Option<Force>) -> Result<(), StoreError> {
+        let issuer = issuer.clone();
+        self.write_row(Interactive, move |ledger| ledger.force_breaker(&issuer, force))
+            .await
+    }
+
+    async fn forced_breakers(&self) -> Result<Vec<(IssuerId, Force)>, StoreError> {
+        self.read(Interactive, breaker::forced_breakers).await
     }
 
     async fn incarnations(&self) -> Result<Vec<Announced>, StoreError> {

@@ -3,6 +3,7 @@
 use std::{fmt::Display, str::FromStr};
 
 use domain::{
+    breaker::Force,
     bytes::{Blob, Digest},
     id::{AccountId, Incarnation, IssuerId, NodeId, ProfileId, Serial},
     issuer::{IssuerState, Purpose},
@@ -38,7 +39,16 @@ macro_rules! text {
         }
     )*};
 }
-text!(IssuerId, AccountId, ProfileId, NodeId, Class, State, RevocationReason);
+text!(
+    IssuerId,
+    AccountId,
+    ProfileId,
+    NodeId,
+    Class,
+    State,
+    RevocationReason,
+    Force
+);
 
 /// Types without a text of their own.
 macro_rules! words {

@@ -194,7 +194,7 @@ impl Ledger<'_> {
         self.execute(
             "INSERT INTO lease (incarnation, lease_until, seen, announcement) VALUES (?1, ?2, ?3, ?4) \
              ON CONFLICT (incarnation) DO UPDATE SET lease_until = excluded.lease_until, seen = excluded.seen, \
-             announcement = excluded.announcement",
+             announcement = excluded.announcement, stands_down = stands_down AND lease.lease_until > excluded.seen",
             (Column(incarnation), Column(until), Column(self.now), announcement),
         )?;
         Ok(crate::Heartbeat {

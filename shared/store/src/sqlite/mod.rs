@@ -7,6 +7,7 @@
 
 mod accept;
 mod adapter;
+mod breaker;
 mod claim;
 mod column;
 mod counts;
@@ -21,6 +22,7 @@ mod registry;
 mod schema;
 mod signing;
 mod sql;
+mod stand_down;
 #[cfg(test)]
 mod tests;
 mod writer;

@@ -16,7 +16,11 @@ const DATABASE: &str = "ledger.sqlite";
 const LOCK: &str = "ledger.lock";
 
 /// Migrations in order: number N leads from schema N - 1 to N. Never changed once released; a change is a new one.
-const MIGRATIONS: [(u32, &str); 1] = [(1, include_str!("migrations/0001_ledger.sql"))];
+const MIGRATIONS: [(u32, &str); 3] = [
+    (1, include_str!("migrations/0001_ledger.sql")),
+    (2, include_str!("migrations/0002_stand_down.sql")),
+    (3, include_str!("migrations/0003_forced_breaker.sql")),
+];
 /// The newest schema.
 const NEWEST: u32 = MIGRATIONS[MIGRATIONS.len() - 1].0;
 

@@ -10,6 +10,7 @@ pub(crate) mod reading;
 pub(crate) mod repeating;
 pub(crate) mod revoking;
 pub(crate) mod signing;
+pub(crate) mod standing_down;
 pub(crate) mod world;
 
 use std::sync::Arc;
@@ -123,7 +124,15 @@ macro_rules! suite {
             a_revision_takes_effect_with_its_commit,
             an_audit_chain_has_no_gaps_and_no_branches,
             a_lease_ends_by_itself_or_with_goodbye,
+            an_order_to_breakers_holds_until_it_is_taken_back,
             a_store_that_is_opened_again_has_everything,
+        );
+        $crate::suite::suite!(@cases $harness, standing_down:
+            of_two_signers_that_ask_at_the_same_instant_one_stands_down,
+            the_last_holder_of_any_of_its_keys_is_refused,
+            of_three_holders_one_stands_down_until_it_gives_its_permit_back,
+            a_permit_ends_with_the_lease,
+            a_permit_is_taken_away_when_the_others_are_gone,
         );
     };
     (@cases $harness:expr, $module:ident: $($case:ident),* $(,)?) => {$(

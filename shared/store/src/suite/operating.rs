@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use domain::{
     audit::AuditLink,
+    breaker::Force,
     bytes::{Blob, Digest},
     issuer::IssuerState,
     job::State,
@@ -128,6 +129,11 @@ pub(crate) async fn a_lease_ends_by_itself_or_with_goodbye(harness: &impl Harnes
     let signed = &announced[0].announcement.signed;
     assert_eq!(signed.speed(&super::world::lane("alpha.interactive")), Some(80.0));
     assert_eq!(signed.speed(&super::world::lane("beta.bulk")), Some(0.0));
+    let said = &announced[0].announcement;
+    assert_eq!(
+        (said.tokens_out.len(), said.stands_down, said.clock_offset_ms),
+        (1, true, Some(-3))
+    );
     assert_eq!(
         (announced[0].seen, announced[0].lease_until),
         (world.now(), world.now() + lease)
@@ -140,6 +146,23 @@ pub(crate) async fn a_lease_ends_by_itself_or_with_goodbye(harness: &impl Harnes
     assert_eq!(announced[0].announcement.incarnation, one);
     world.advance(lease);
     assert_eq!(world.store.incarnations().await.unwrap(), []);
+}
+
+pub(crate) async fn an_order_to_breakers_holds_until_it_is_taken_back(harness: &impl Harness) {
+    let world = World::new(harness).await;
+    let (alpha, beta) = ("alpha".parse().unwrap(), "beta".parse().unwrap());
+    assert_eq!(world.store.forced_breakers().await.unwrap(), []);
+    for force in Force::ALL {
+        world.store.force_breaker(&beta, Some(force)).await.unwrap();
+        assert_eq!(world.store.forced_breakers().await.unwrap(), [(beta.clone(), force)]);
+    }
+    world.store.force_breaker(&alpha, Some(Force::Open)).await.unwrap();
+    let both = [(alpha.clone(), Force::Open), (beta.clone(), Force::ObserveOnly)];
+    let world = world.reopen(harness).await;
+    assert_eq!(world.store.forced_breakers().await.unwrap(), both);
+    world.store.force_breaker(&beta, None).await.unwrap();
+    world.store.force_breaker(&beta, None).await.unwrap();
+    assert_eq!(world.store.forced_breakers().await.unwrap(), [(alpha, Force::Open)]);
 }
 
 pub(crate) async fn a_store_that_is_opened_again_has_everything(harness: &impl Harness) {

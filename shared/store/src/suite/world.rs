@@ -176,9 +176,9 @@ impl World {
         answers.into_iter().next().unwrap().unwrap()
     }
 
-    /// Says that a process lives, for so long.
-    pub(crate) async fn live(&self, incarnation: &Incarnation, lease: Duration) {
-        let announcement = Announcement {
+    /// What a signer says of itself.
+    pub(crate) fn announcement(&self, incarnation: &Incarnation) -> Announcement {
+        Announcement {
             incarnation: incarnation.clone(),
             role: Role::Signer,
             version: "0".into(),
@@ -190,7 +190,17 @@ impl World {
                 over_ms: 500,
                 lanes: vec![(lane("alpha.interactive"), 40)],
             },
-        };
+            tokens_out: vec!["hsm".parse().unwrap()],
+            backs_off: false,
+            stands_down: true,
+            started_at: Some(self.now()),
+            clock_offset_ms: Some(-3),
+        }
+    }
+
+    /// Says that a process lives, for so long.
+    pub(crate) async fn live(&self, incarnation: &Incarnation, lease: Duration) {
+        let announcement = self.announcement(incarnation);
         let heartbeat = self.store.heartbeat(&announcement, lease).await.unwrap();
         assert_eq!(heartbeat.now, self.now());
     }

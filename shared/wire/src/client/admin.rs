@@ -14,6 +14,7 @@ use crate::admin::{
     RegisterIssuer, Revocation, Revoke,
 };
 use crate::enrol::{Invite, Invited};
+use crate::operate::{FleetDocument, ForceBreaker, ForcedBreaker, IssuerBreakers, MarkDestroyed, MarkedDestroyed};
 
 /// A client of the operators' API. Its certificate says who the operator is.
 #[derive(Debug, Clone)]
@@ -69,6 +70,15 @@ impl AdminClient {
     /// Gives it back.
     pub async fn enable_issuer(&self, id: &IssuerId, because: &Because) -> Result<Changed, ClientError> {
         self.post(&format!("/v1/issuers/{id}/enable"), because).await
+    }
+
+    /// Marks an issuer as destroyed, or says what that would touch.
+    pub async fn mark_issuer_destroyed(
+        &self,
+        id: &IssuerId,
+        request: &MarkDestroyed,
+    ) -> Result<MarkedDestroyed, ClientError> {
+        self.post(&format!("/v1/issuers/{id}/mark-destroyed"), request).await
     }
 
     /// Makes a key on a token.
@@ -131,6 +141,21 @@ impl AdminClient {
     /// Revokes a certificate, of whatever account.
     pub async fn revoke(&self, serial: Serial, request: &Revoke) -> Result<Revocation, ClientError> {
         self.post(&format!("/v1/certificates/{serial}/revoke"), request).await
+    }
+
+    /// Every process that has announced itself lately.
+    pub async fn fleet(&self) -> Result<Vec<FleetDocument>, ClientError> {
+        self.get("/v1/fleet").await
+    }
+
+    /// Issuers whose breakers are forced, or not closed somewhere.
+    pub async fn breakers(&self) -> Result<Vec<IssuerBreakers>, ClientError> {
+        self.get("/v1/breakers").await
+    }
+
+    /// Orders an issuer's breakers.
+    pub async fn force_breaker(&self, issuer: &IssuerId, request: &ForceBreaker) -> Result<ForcedBreaker, ClientError> {
+        self.post(&format!("/v1/breakers/{issuer}/force"), request).await
     }
 
     /// Every operator.

@@ -10,7 +10,10 @@ use domain::{
     template,
     time::Timestamp,
 };
-use wire::admin::{JobEventDocument, RevocationDocument};
+use wire::{
+    admin::{JobEventDocument, RevocationDocument},
+    operate::{BreakerDocument, FleetDocument, MarkedDestroyed},
+};
 
 use super::*;
 
@@ -164,6 +167,64 @@ fn lanes_operators_and_nodes_look_like_this() {
     insta::assert_snapshot!(
         "node_list",
         nodes(&[node(false, true), node(false, false), node(true, false)])
+    );
+}
+
+#[test]
+fn a_fleet_and_a_destroyed_issuer_look_like_this() {
+    let process = |node: &str, role, alive, stands_down| FleetDocument {
+        node: node.parse().unwrap(),
+        incarnation: format!("{node}#00000000000000ff"),
+        role,
+        alive,
+        version: "0.1.0".into(),
+        revision: 7,
+        behind: u64::from(!alive),
+        keys: 9,
+        in_flight: 64,
+        breakers: (0..7)
+            .filter(|_| stands_down)
+            .map(|number| BreakerDocument {
+                issuer: format!("ca-{number}").parse().unwrap(),
+                standing: "open".into(),
+            })
+            .collect(),
+        tokens_out: stands_down.then(|| "hsm-2".parse().unwrap()).into_iter().collect(),
+        backs_off: false,
+        stands_down,
+        since: Some(AT),
+        seen: AT,
+        clock_offset_ms: alive.then_some(-3),
+    };
+    insta::assert_snapshot!(
+        "fleet",
+        fleet(&[
+            process("frontend-1", Role::Frontend, true, false),
+            process("signer-1", Role::Signer, true, true),
+            process("signer-2", Role::Signer, false, false),
+        ])
+    );
+    let marked = MarkedDestroyed {
+        revision: 7,
+        changed: true,
+        dry_run: true,
+        accounts: vec!["shop".parse().unwrap()],
+        lanes: vec![LaneDocument {
+            lane: "ca-1.renewal".parse().unwrap(),
+            paused: false,
+            draining: false,
+            diverted: false,
+            queued: 12,
+            signing: 1,
+            parked: 3,
+            oldest_seconds: Some(61),
+        }],
+        jobs: 13,
+        warnings: vec!["key ca-1 is still on token hsm; this command destroys no key".into()],
+    };
+    insta::assert_snapshot!(
+        "issuer_mark_destroyed",
+        marked_destroyed(&marked, &"ca-1".parse().unwrap())
     );
 }
 
