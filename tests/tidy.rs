@@ -27,7 +27,10 @@ const MAY_IMPORT: [(&str, &[&str]); 15] = [
             "domain", "pki", "wire", "broker", "store", "keys", "runtime", "frontend", "signer", "registry",
         ],
     ),
-    ("loadtest", &["domain", "pki", "runtime", "tests"]),
+    (
+        "loadtest",
+        &["domain", "pki", "wire", "keys", "runtime", "tests", "hsm-faults"],
+    ),
     ("engines", &[]),
     ("hsm-faults", &[]),
     (

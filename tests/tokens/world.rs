@@ -4,9 +4,8 @@ use std::{collections::BTreeMap, fs, path::Path, process::Command, sync::Mutex, 
 
 use anyhow::{Context, Result, ensure};
 use hsm_faults::SoftHsm;
-use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, KeyPair, KeyUsagePurpose};
 use serde_json::Value;
-use tests::{Client, Deployment, Key};
+use tests::{Client, Deployment, Key, Root};
 
 pub const PATIENCE: Duration = Duration::from_secs(40);
 
@@ -14,8 +13,7 @@ pub const PATIENCE: Duration = Duration::from_secs(40);
 pub struct World {
     deployment: Deployment,
     directory: tempfile::TempDir,
-    root: rcgen::Issuer<'static, KeyPair>,
-    root_pem: String,
+    root: Root,
     /// Key and secret of each account.
     accounts: Mutex<BTreeMap<String, (String, String)>>,
 }
@@ -42,15 +40,10 @@ impl World {
             deployment = deployment.with_environment((name, value.clone()));
         }
         deployment.start()?;
-        let key = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256)?;
-        let mut params = authority(BasicConstraints::Unconstrained);
-        params.distinguished_name.push(DnType::CommonName, "Root of tokens");
-        let root_pem = params.self_signed(&key)?.pem();
         Ok(Self {
             deployment,
             directory,
-            root: rcgen::Issuer::new(params, key),
-            root_pem,
+            root: Root::new("Root of tokens")?,
             accounts: Mutex::default(),
         })
     }
@@ -81,12 +74,7 @@ impl World {
             "--out",
             &request,
         ])?;
-        let request = rcgen::CertificateSigningRequestParams::from_pem(&fs::read_to_string(&request)?)?;
-        let mut params = authority(BasicConstraints::Constrained(0));
-        params.distinguished_name = request.params.distinguished_name.clone();
-        params.use_authority_key_identifier_extension = true;
-        let own = params.signed_by(&request.public_key, &self.root)?.pem();
-        fs::write(&chain, own + &self.root_pem)?;
+        fs::write(&chain, self.root.chain(&fs::read_to_string(&request)?)?)?;
         self.deployment
             .json(&["issuer", "activate", name, &chain, "--token", token, "--reason", "test"])?;
         let sample = self
@@ -179,16 +167,6 @@ impl World {
             })
             .collect()
     }
-}
-
-fn authority(constraints: BasicConstraints) -> CertificateParams {
-    let mut params = CertificateParams::default();
-    params.distinguished_name = rcgen::DistinguishedName::new();
-    params.is_ca = IsCa::Ca(constraints);
-    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-    params.not_before = rcgen::date_time_ymd(2025, 1, 1);
-    params.not_after = rcgen::date_time_ymd(2045, 1, 1);
-    params
 }
 
 /// Issues one certificate, at once.

@@ -1,0 +1,79 @@
+//! Incidents, replayed for real: against Bulkhead, and against the way it used to be done.
+
+mod asking;
+mod atlas;
+mod bulkhead;
+mod hardware;
+mod judge;
+mod reference;
+mod report;
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand, ValueEnum};
+use indicatif::ProgressBar;
+use serde::Serialize;
+
+pub use self::atlas::run;
+use crate::progress;
+
+/// Issuers, and those of them whose keys survive.
+pub const ISSUERS: usize = 9;
+pub const HEALTHY: usize = 3;
+/// How long an OCSP signer waits for its certificate before it asks again, in seconds.
+pub const RENEWAL_WAIT: u32 = 2;
+
+/// Which incident.
+#[derive(Debug, Subcommand)]
+pub enum Incident {
+    /// Six issuers' keys are destroyed, nobody tells the front ends, and OCSP signers ask for certificates under all nine
+    Atlas(Options),
+}
+
+/// How it is replayed.
+#[derive(Debug, Args)]
+pub struct Options {
+    /// What Bulkhead runs on.
+    #[arg(long, value_enum)]
+    pub engine: Engine,
+    /// Where the report goes: report.json, report.md, report.svg
+    #[arg(long, value_name = "DIR")]
+    pub report: PathBuf,
+    /// A quarter of the requests
+    #[arg(long)]
+    pub quick: bool,
+    /// Healthy requests before and during, instead
+    #[arg(long, hide = true)]
+    pub requests: Option<usize>,
+}
+
+/// What Bulkhead runs on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Engine {
+    /// One process, SQLite, lanes in memory
+    Embedded,
+}
+
+/// A bar for the next thing to be done; who has no terminal is told at least that it begins.
+fn phase(what: &'static str, count: usize) -> ProgressBar {
+    let bar = progress(what, count);
+    say(&bar, what);
+    bar
+}
+
+/// What is done now.
+fn say(bar: &ProgressBar, what: &'static str) {
+    if bar.is_hidden() {
+        eprintln!("{what}");
+    } else {
+        bar.set_message(what);
+    }
+}
+
+/// How a system is at a moment.
+#[derive(Debug, Clone, Copy)]
+pub struct Glance {
+    pub depth: u64,
+    pub backing_off: u64,
+}
