@@ -29,7 +29,7 @@ const MAY_IMPORT: [(&str, &[&str]); 15] = [
     ),
     (
         "loadtest",
-        &["domain", "pki", "wire", "keys", "runtime", "tests", "hsm-faults"],
+        &["domain", "pki", "wire", "keys", "runtime", "tests", "engines", "hsm-faults"],
     ),
     ("engines", &[]),
     ("hsm-faults", &[]),

@@ -35,6 +35,8 @@ pub struct Grown {
     pub links: BTreeMap<String, Links>,
     place: tempfile::TempDir,
     running: BTreeMap<String, Child>,
+    /// What is in the environment of each process besides the usual.
+    environment: BTreeMap<String, Vec<(String, PathBuf)>>,
     /// Whether all went as it should: then nobody wants to read logs.
     is_well: bool,
 }
@@ -73,6 +75,7 @@ impl Grown {
             links: BTreeMap::new(),
             place,
             running: BTreeMap::new(),
+            environment: BTreeMap::new(),
             is_well: false,
         };
         let password = grown.path("amqp-password");
@@ -111,6 +114,20 @@ impl Grown {
             .append(true)
             .open(self.path(&format!("{node}.toml")))?;
         Ok(writeln!(file, "{lines}")?)
+    }
+
+    /// Puts something else into the configuration of a process, which has it once.
+    pub fn replace(&self, node: &str, what: &str, by: &str) -> Result<()> {
+        let file = self.path(&format!("{node}.toml"));
+        let text = fs::read_to_string(&file)?;
+        ensure!(text.matches(what).count() == 1, "{node} does not have `{what}` once");
+        Ok(fs::write(&file, text.replace(what, by))?)
+    }
+
+    /// Puts something into the environment of a process, from its next start on.
+    pub fn set_environment(&mut self, node: &str, (name, value): (&str, PathBuf)) {
+        let environment = self.environment.entry(node.to_owned()).or_default();
+        environment.push((name.to_owned(), value));
     }
 
     /// Has control make the installation with the demo hierarchy, enrols every other process and starts all of them.
@@ -215,6 +232,7 @@ impl Grown {
             .arg(self.path(&format!("{node}.toml")))
             .arg("--ready-file")
             .arg(&ready)
+            .envs(self.environment.get(node).into_iter().flatten().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log);

@@ -3,9 +3,13 @@
 mod asking;
 mod atlas;
 mod bulkhead;
+mod course;
 mod hardware;
+mod installation;
 mod judge;
+mod plot;
 mod reference;
+mod registry;
 mod report;
 
 use std::path::PathBuf;
@@ -15,11 +19,16 @@ use indicatif::ProgressBar;
 use serde::Serialize;
 
 pub use self::atlas::run;
-use crate::progress;
+use crate::{
+    packages::{self, Missing, Package},
+    progress,
+};
 
 /// Issuers, and those of them whose keys survive.
 pub const ISSUERS: usize = 9;
 pub const HEALTHY: usize = 3;
+/// How long those who wait for their certificate are kept waiting at most, in seconds.
+pub const INTERACTIVE_WAIT: u32 = 6;
 /// How long an OCSP signer waits for its certificate before it asks again, in seconds.
 pub const RENEWAL_WAIT: u32 = 2;
 
@@ -53,6 +62,8 @@ pub struct Options {
 pub enum Engine {
     /// One process, SQLite, lanes in memory
     Embedded,
+    /// Two front ends and three signers, PostgreSQL and RabbitMQ
+    Rabbitmq,
 }
 
 /// A bar for the next thing to be done; who has no terminal is told at least that it begins.
@@ -68,6 +79,23 @@ fn say(bar: &ProgressBar, what: &'static str) {
         eprintln!("{what}");
     } else {
         bar.set_message(what);
+    }
+}
+
+impl Engine {
+    /// Whether everything is installed that it takes.
+    fn check_packages(self) -> Result<(), Missing> {
+        packages::check(match self {
+            Self::Embedded => &[Package::SoftHsm],
+            Self::Rabbitmq => &[Package::SoftHsm, Package::RabbitMq, Package::Postgres],
+        })
+    }
+
+    const fn describe(self) -> &'static str {
+        match self {
+            Self::Embedded => "one process (SQLite, lanes in memory)",
+            Self::Rabbitmq => "many processes (PostgreSQL, RabbitMQ)",
+        }
     }
 }
 

@@ -8,6 +8,7 @@ use serde::Serialize;
 use super::{
     Engine,
     judge::{ALLOWED_RATIO, Figures, Second},
+    plot,
 };
 
 /// `report.json`.
@@ -23,6 +24,8 @@ pub struct Report {
     pub healthy_per_second: f64,
     /// What the generator took of the machine while it asked Bulkhead, as a share of all processors.
     pub generator_share: f64,
+    /// From the first fault until the last one ended.
+    pub fault_seconds: f64,
     pub marks: Vec<Mark>,
     /// Whether every mark was met.
     pub passed: bool,
@@ -104,7 +107,10 @@ impl Report {
             fs::write(&path, text).with_context(|| path.display().to_string())
         };
         write("report.json", serde_json::to_string_pretty(self)? + "\n")?;
-        write("report.md", self.page())
+        write("report.md", self.page())?;
+        let title = format!("{}: {}", self.incident, self.engine.describe());
+        let picture = plot::draw(&title, &self.ours_by_second, &self.reference_by_second, self.fault_seconds);
+        write("report.svg", picture)
     }
 
     /// One page of Markdown.
@@ -112,9 +118,7 @@ impl Report {
         let mut page = format!(
             "# Replay: {}, {}\n\n",
             self.incident,
-            match self.engine {
-                Engine::Embedded => "one process (SQLite, lanes in memory)",
-            }
+            self.engine.describe()
         );
         let _ = writeln!(
             page,
