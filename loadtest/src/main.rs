@@ -92,6 +92,12 @@ enum Command {
         #[command(subcommand)]
         incident: replay::Incident,
     },
+    /// One disease after the other (a slow issuer, a hanging call, a flapping key, a flood, poison, a sick signer, sick tokens): what the
+    /// clients of healthy issuers notice. Exit codes as of `replay`.
+    Isolation {
+        #[command(flatten)]
+        options: replay::IsolationOptions,
+    },
     /// Issues this many certificates, so that the ledger grows.
     Fill {
         /// How many.
@@ -195,6 +201,7 @@ fn act(cli: Cli) -> Result<ExitCode> {
         Command::Replay {
             incident: replay::Incident::Atlas(options),
         } => return Ok(ExitCode::from(u8::from(!replay::run(&options)?))),
+        Command::Isolation { options } => return Ok(ExitCode::from(u8::from(!replay::isolate(&options)?))),
         Command::Grown { deployed, load } => grown::run(&deployed, &load, &mut report)?,
         Command::Fill {
             count,

@@ -65,7 +65,7 @@ async fn replay(options: &Options) -> Result<Report> {
     let bar = phase("starting Bulkhead, nine issuers on two tokens", 1);
     let bulkhead = Bulkhead::start(options.engine, layout()).await?;
     bar.finish_and_clear();
-    let capacity = course::capacity(&bulkhead, wanted).await?;
+    let capacity = course::capacity(&bulkhead, wanted * 12).await?;
     let course = Course::new(capacity, wanted);
     let papers = Papers::new(bulkhead.access(), &course)?;
 

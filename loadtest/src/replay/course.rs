@@ -24,6 +24,8 @@ use crate::{client::Access, processors, subject};
 pub const CONNECTIONS: usize = 128;
 /// How long is measured what Bulkhead can do.
 const CAPACITY: Duration = Duration::from_secs(6);
+/// The most requests with which it is measured.
+const CAPACITY_REQUESTS: usize = 60_000;
 /// How often is looked how things are.
 const GLANCE: Duration = Duration::from_millis(250);
 /// How long jobs may take to come to an end once everything is well.
@@ -55,9 +57,11 @@ impl System for Bulkhead {
     }
 }
 
-/// Certificates a second that Bulkhead issues, with its shipped limits, to as many clients as there are connections.
+/// Certificates a second that Bulkhead issues, with its shipped limits, to as many clients as there are connections. No request is made
+/// twice while `wanted` is enough.
 pub async fn capacity(bulkhead: &Bulkhead, wanted: usize) -> Result<f64> {
-    let papers = requested(bulkhead.access(), wanted.max(CONNECTIONS), "preparing requests")?;
+    let wanted = wanted.clamp(CONNECTIONS, CAPACITY_REQUESTS);
+    let papers = requested(bulkhead.access(), wanted, "preparing requests")?;
     let clients = System::interactive(bulkhead).await?;
     let bar = phase("measuring what Bulkhead can do", 1);
     // A warm-up of a third as long does not count.
@@ -68,7 +72,6 @@ pub async fn capacity(bulkhead: &Bulkhead, wanted: usize) -> Result<f64> {
         let papers = papers.clone();
         asking.spawn(async move {
             let mut issued = 0_u32;
-            // A key whose certificate is issued may be certified anew.
             for paper in (0..papers.len()).cycle().skip(number * papers.len() / CONNECTIONS) {
                 let is_issued = client.ask(&papers[paper]).await.is_issued();
                 let now = Instant::now();

@@ -6,8 +6,10 @@ mod bulkhead;
 mod course;
 mod hardware;
 mod installation;
+mod isolation;
 mod judge;
 mod plot;
+mod poison;
 mod reference;
 mod registry;
 mod report;
@@ -18,7 +20,10 @@ use clap::{Args, Subcommand, ValueEnum};
 use indicatif::ProgressBar;
 use serde::Serialize;
 
-pub use self::atlas::run;
+pub use self::{
+    atlas::run,
+    isolation::{Options as IsolationOptions, run as isolate},
+};
 use crate::{
     packages::{self, Missing, Package},
     progress,

@@ -1,6 +1,6 @@
 //! What a replay has in the registry, made as operators make it.
 
-use std::fs;
+use std::{fs, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 use domain::{
@@ -16,6 +16,8 @@ use wire::{
     client::{AdminClient, TlsFiles},
 };
 
+/// How long after issuance a repeated request gets the same certificate.
+const JOIN_WITHIN: Duration = Duration::from_secs(30);
 /// Why things are done, for the audit log.
 pub const REASON: &str = "replay";
 
@@ -59,6 +61,8 @@ pub async fn make(
                 id: profile(class).parse()?,
                 version: 1,
                 class,
+                // Who asks again because his certificate was late shall get that one.
+                join_within: JOIN_WITHIN,
                 ..demo.clone()
             }),
             dry_run: false,
