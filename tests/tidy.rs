@@ -27,7 +27,19 @@ const MAY_IMPORT: [(&str, &[&str]); 15] = [
             "domain", "pki", "wire", "broker", "store", "keys", "runtime", "frontend", "signer", "registry",
         ],
     ),
-    ("loadtest", &["domain", "pki", "runtime", "tests"]),
+    (
+        "loadtest",
+        &[
+            "domain",
+            "pki",
+            "wire",
+            "keys",
+            "runtime",
+            "tests",
+            "engines",
+            "hsm-faults",
+        ],
+    ),
     ("engines", &[]),
     ("hsm-faults", &[]),
     (

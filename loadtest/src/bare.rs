@@ -10,7 +10,7 @@ use domain::{
     bytes::Blob,
     id::Serial,
     issuer::{Issuer, IssuerState, Usage},
-    key::KeyType,
+    key::{KeyType, SignatureAlgorithm},
     policy::{KeyFormat, ValueType},
     request::{AlternativeNames, Content, KeyUsage, TypedValue},
     time::Timestamp,
@@ -53,20 +53,39 @@ pub fn run(key_type: KeyType, requests: &[Csr], threads: usize, duration: Durati
     Ok(BareRow::of(key_type, threads, next.into_inner(), elapsed, cpu))
 }
 
-/// An issuer of its own, without any registry.
+/// An issuer with a key of its own in memory.
 pub struct Authority {
-    issuer: Issuer,
+    form: Form,
     signer: Signer,
-    verifier: Verifier,
-    /// Of a TLS server's certificate, but for key and names.
-    content: Content,
 }
 
 impl Authority {
     /// A new key under a name.
     pub fn new(key_type: KeyType) -> Result<Self> {
         let signer = Signer::generate(key_type)?;
-        let public_key = signer.spki()?;
+        let form = Form::new(key_type, signer.spki()?)?;
+        Ok(Self { form, signer })
+    }
+
+    /// One certificate: its request verified, its bytes encoded, signed, the signature verified, sealed.
+    pub fn issue(&self, pem: &str, name: &str, number: usize) -> Result<Vec<u8>> {
+        let tbs = self.form.prepare(pem, name, number)?;
+        let signature = self.signer.sign(&tbs)?;
+        self.form.seal(&tbs, &signature)
+    }
+}
+
+/// What an issuer, without any registry, does around its key.
+pub struct Form {
+    issuer: Issuer,
+    verifier: Verifier,
+    /// Of a TLS server's certificate, but for key and names.
+    content: Content,
+}
+
+impl Form {
+    /// For a key of this type, whose DER `SubjectPublicKeyInfo` this is.
+    pub fn new(key_type: KeyType, public_key: Vec<u8>) -> Result<Self> {
         let algorithm = key_type.signature_algorithm();
         let verifier = Verifier::new(&public_key, algorithm).context("the issuer's own key")?;
         let key_id = pki::certificate::subject_key_id(&public_key).context("the issuer's own key")?;
@@ -113,14 +132,18 @@ impl Authority {
         };
         Ok(Self {
             issuer,
-            signer,
             verifier,
             content,
         })
     }
 
-    /// One certificate: its request verified, its bytes encoded, signed, the signature verified, sealed.
-    pub fn issue(&self, pem: &str, name: &str, number: usize) -> Result<Vec<u8>> {
+    /// What the issuer signs with.
+    pub fn algorithm(&self) -> SignatureAlgorithm {
+        self.issuer.signature_algorithm
+    }
+
+    /// The bytes to be signed, once the request is verified.
+    pub fn prepare(&self, pem: &str, name: &str, number: usize) -> Result<Vec<u8>> {
         let requested = pki::csr::read(pem, KeyFormat::Pkcs10)?;
         let mut content = self.content.clone();
         content.public_key = Blob(requested.spki);
@@ -133,14 +156,13 @@ impl Authority {
         let mut entropy = [0; 10];
         entropy[2..].copy_from_slice(&(number as u64).to_be_bytes());
         let serial = Serial::new(Timestamp::from_secs(NOW), entropy);
-        let tbs = pki::certificate::prepare(&content, &self.issuer, serial)?;
-        let signature = self.signer.sign(&tbs)?;
-        self.verifier.verify(&tbs, &signature)?;
-        Ok(pki::certificate::seal(
-            &tbs,
-            self.issuer.signature_algorithm,
-            &signature,
-        ))
+        Ok(pki::certificate::prepare(&content, &self.issuer, serial)?)
+    }
+
+    /// The certificate, once the signature is verified.
+    pub fn seal(&self, tbs: &[u8], signature: &[u8]) -> Result<Vec<u8>> {
+        self.verifier.verify(tbs, signature)?;
+        Ok(pki::certificate::seal(tbs, self.issuer.signature_algorithm, signature))
     }
 }
 

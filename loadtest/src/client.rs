@@ -3,6 +3,7 @@
 use std::{
     collections::HashMap,
     net::SocketAddr,
+    ops::Deref,
     path::Path,
     sync::{Arc, PoisonError, RwLock},
     time::{Duration, SystemTime},
@@ -43,6 +44,19 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// A login as one account, and the runtime on which requests are made.
 pub struct Session {
     runtime: Runtime,
+    access: Access,
+}
+
+impl Deref for Session {
+    type Target = Access;
+
+    fn deref(&self) -> &Access {
+        &self.access
+    }
+}
+
+/// A login as one account at each front end.
+pub struct Access {
     /// The account.
     pub account: String,
     /// Its issuer.
@@ -78,6 +92,22 @@ pub struct Answer {
     pub body: Bytes,
 }
 
+impl Answer {
+    /// Why the certificate is not in it: the problem's id, or what else there is to say.
+    pub fn reason(&self) -> String {
+        #[derive(Deserialize)]
+        struct Problem {
+            id: Option<String>,
+        }
+        if self.status == StatusCode::CREATED {
+            return "(accepted, not issued in time)".to_owned();
+        }
+        let problem = serde_json::from_slice::<Problem>(&self.body).ok();
+        let id = problem.and_then(|problem| problem.id);
+        id.unwrap_or_else(|| format!("(HTTP {})", self.status.as_u16()))
+    }
+}
+
 impl Session {
     /// Reads the context file, logs in, and reads the policy. Where the file names no front end, or there are several, `urls` are theirs.
     pub fn open(context: &Path, urls: &[String], account: Option<&str>, threads: usize, wait: u32) -> Result<Self> {
@@ -91,31 +121,36 @@ impl Session {
             .worker_threads(threads)
             .enable_all()
             .build()?;
-        let endpoints = urls.iter().map(|url| Ok(Arc::new(Endpoint::new(&context, url, wait)?)));
-        let endpoints: Vec<_> = endpoints.collect::<Result<_>>()?;
-        let mut policy = None;
-        for endpoint in &endpoints {
-            policy = Some(runtime.block_on(async {
-                let mut connection = Connection::open(endpoint.clone()).await?;
-                connection.log_in(&account).await.context("login")?;
-                connection.policy().await.context("validation policy")
-            })?);
-            runtime.spawn(stay_logged_in(endpoint.clone(), account.clone()));
-        }
-        let (key_type, format) = policy.context("there is no front end")?;
-        Ok(Self {
-            runtime,
-            account: account.name,
-            issuer: account.issuer,
-            key_type,
-            format,
-            endpoints,
-        })
+        let access = runtime.block_on(Access::open(&context, &urls, &account, wait))?;
+        Ok(Self { runtime, access })
     }
 
     /// Runs to the end.
     pub fn block_on<T>(&self, future: impl Future<Output = T>) -> T {
         self.runtime.block_on(future)
+    }
+}
+
+impl Access {
+    /// Logs in at each of these front ends, stays logged in, and reads the policy.
+    pub async fn open(context: &ContextFile, urls: &[String], account: &AccountEntry, wait: u32) -> Result<Self> {
+        let endpoints = urls.iter().map(|url| Ok(Arc::new(Endpoint::new(context, url, wait)?)));
+        let endpoints: Vec<_> = endpoints.collect::<Result<_>>()?;
+        let mut policy = None;
+        for endpoint in &endpoints {
+            let mut connection = Connection::open(endpoint.clone()).await?;
+            connection.log_in(account).await.context("login")?;
+            policy = Some(connection.policy().await.context("validation policy")?);
+            tokio::spawn(stay_logged_in(endpoint.clone(), account.clone()));
+        }
+        let (key_type, format) = policy.context("there is no front end")?;
+        Ok(Self {
+            account: account.name.clone(),
+            issuer: account.issuer.clone(),
+            key_type,
+            format,
+            endpoints,
+        })
     }
 
     /// Where the connection of this number makes its requests: they are spread over the front ends.

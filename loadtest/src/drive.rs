@@ -17,7 +17,6 @@ use bytes::Bytes;
 use hdrhistogram::Histogram;
 use http::StatusCode;
 use indicatif::ProgressBar;
-use serde::Deserialize;
 use tokio::{sync::Semaphore, task::JoinSet};
 
 use crate::{
@@ -257,23 +256,16 @@ impl Tally {
     }
 
     fn enter(&mut self, number: usize, answer: Answer, latency: Duration) {
-        #[derive(Deserialize)]
-        struct Problem {
-            id: Option<String>,
-        }
+        let reason = (!answer.ready).then(|| answer.reason());
         self.serials.extend(answer.serial);
-        if answer.ready {
-            self.latencies.push(latency);
-            if number.is_multiple_of(SAMPLE_EVERY) {
-                self.samples.push((number, answer.body));
+        match reason {
+            Some(reason) => self.error(reason),
+            None => {
+                self.latencies.push(latency);
+                if number.is_multiple_of(SAMPLE_EVERY) {
+                    self.samples.push((number, answer.body));
+                }
             }
-        } else if answer.status == StatusCode::CREATED {
-            self.error("(accepted, not issued in time)".to_owned());
-        } else {
-            let id = serde_json::from_slice::<Problem>(&answer.body)
-                .ok()
-                .and_then(|problem| problem.id);
-            self.error(id.unwrap_or_else(|| format!("(HTTP {})", answer.status.as_u16())));
         }
     }
 }

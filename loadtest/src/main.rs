@@ -1,10 +1,12 @@
-//! `bulkhead-loadtest`: what a certificate costs, on this machine, with and without Bulkhead around it.
+//! `loadtest`: what a certificate costs, on this machine, with and without Bulkhead around it.
 
 mod bare;
 mod client;
 mod cpu;
 mod drive;
 mod grown;
+mod packages;
+mod replay;
 mod report;
 mod round_trips;
 mod subject;
@@ -84,6 +86,18 @@ enum Command {
         #[command(flatten)]
         load: Load,
     },
+    /// Replays an incident against Bulkhead, which it starts and stops itself, and against issuance as it was done before. Exit code 1
+    /// says that a mark was missed, 2 that a Debian package is missing.
+    Replay {
+        #[command(subcommand)]
+        incident: replay::Incident,
+    },
+    /// One disease after the other (a slow issuer, a hanging call, a flapping key, a flood, poison, a sick signer, sick tokens): what the
+    /// clients of healthy issuers notice. Exit codes as of `replay`.
+    Isolation {
+        #[command(flatten)]
+        options: replay::IsolationOptions,
+    },
     /// Issues this many certificates, so that the ledger grows.
     Fill {
         /// How many.
@@ -152,7 +166,10 @@ fn main() -> ExitCode {
     match act(cli) {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("bulkhead-loadtest: {error:#}");
+            eprintln!("loadtest: {error:#}");
+            if error.is::<packages::Missing>() {
+                return ExitCode::from(2);
+            }
             ExitCode::FAILURE
         }
     }
@@ -181,6 +198,10 @@ fn act(cli: Cli) -> Result<ExitCode> {
             report.comparison = report.runs.first().map(|run| Comparison::of(&bare, run));
             report.bare.push(bare);
         }
+        Command::Replay {
+            incident: replay::Incident::Atlas(options),
+        } => return Ok(ExitCode::from(u8::from(!replay::run(&options)?))),
+        Command::Isolation { options } => return Ok(ExitCode::from(u8::from(!replay::isolate(&options)?))),
         Command::Grown { deployed, load } => grown::run(&deployed, &load, &mut report)?,
         Command::Fill {
             count,

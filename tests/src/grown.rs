@@ -35,7 +35,7 @@ pub struct Grown {
     pub links: BTreeMap<String, Links>,
     place: tempfile::TempDir,
     running: BTreeMap<String, Child>,
-    /// What processes find in their environment.
+    /// What is in the environment of each process besides the usual.
     environment: BTreeMap<String, Vec<(String, PathBuf)>>,
     /// Whether all went as it should: then nobody wants to read logs.
     is_well: bool,
@@ -116,7 +116,15 @@ impl Grown {
         Ok(writeln!(file, "{lines}")?)
     }
 
-    /// A process finds this in its environment when it starts.
+    /// Puts something else into the configuration of a process, which has it once.
+    pub fn replace(&self, node: &str, what: &str, by: &str) -> Result<()> {
+        let file = self.path(&format!("{node}.toml"));
+        let text = fs::read_to_string(&file)?;
+        ensure!(text.matches(what).count() == 1, "{node} does not have `{what}` once");
+        Ok(fs::write(&file, text.replace(what, by))?)
+    }
+
+    /// Puts something into the environment of a process, from its next start on.
     pub fn set_environment(&mut self, node: &str, (name, value): (&str, PathBuf)) {
         let environment = self.environment.entry(node.to_owned()).or_default();
         environment.push((name.to_owned(), value));

@@ -1,6 +1,7 @@
 //! Starts the real program for the scenarios, and speaks to it as its users do: over HTTPS with a client certificate, and by its
 //! commands.
 
+mod authority;
 mod client;
 mod grown;
 pub mod load;
@@ -15,6 +16,7 @@ use std::{
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
+pub use authority::Root;
 pub use client::{Answer, Client, Key};
 pub use grown::{Grown, Links};
 

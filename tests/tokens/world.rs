@@ -11,9 +11,8 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use hsm_faults::SoftHsm;
-use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, KeyPair, KeyUsagePurpose};
 use serde_json::Value;
-use tests::{Client, Deployment, Key};
+use tests::{Client, Deployment, Key, Root};
 
 pub const PATIENCE: Duration = Duration::from_secs(40);
 
@@ -145,21 +144,15 @@ impl World {
 
 /// The CA above the issuers of a test.
 pub struct Authority {
-    root: rcgen::Issuer<'static, KeyPair>,
-    root_pem: String,
+    root: Root,
     directory: PathBuf,
 }
 
 impl Authority {
     /// A new one, which keeps files in a directory.
     pub fn new(directory: &Path) -> Result<Self> {
-        let key = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256)?;
-        let mut params = authority(BasicConstraints::Unconstrained);
-        params.distinguished_name.push(DnType::CommonName, "Root of tokens");
-        let root_pem = params.self_signed(&key)?.pem();
         Ok(Self {
-            root: rcgen::Issuer::new(params, key),
-            root_pem,
+            root: Root::new("Root of tokens")?,
             directory: directory.to_owned(),
         })
     }
@@ -196,12 +189,7 @@ impl Authority {
             "--out",
             &request,
         ])?;
-        let request = rcgen::CertificateSigningRequestParams::from_pem(&fs::read_to_string(&request)?)?;
-        let mut params = authority(BasicConstraints::Constrained(0));
-        params.distinguished_name = request.params.distinguished_name.clone();
-        params.use_authority_key_identifier_extension = true;
-        let own = params.signed_by(&request.public_key, &self.root)?.pem();
-        fs::write(&chain, own + &self.root_pem)?;
+        fs::write(&chain, self.root.chain(&fs::read_to_string(&request)?)?)?;
         json(&["issuer", "activate", name, &chain, "--token", token, "--reason", "test"])?;
         fs::write(
             &profile,
@@ -227,16 +215,6 @@ impl Authority {
         };
         Ok((text(&account["account"]["api_key"])?, text(&account["api_secret"])?))
     }
-}
-
-fn authority(constraints: BasicConstraints) -> CertificateParams {
-    let mut params = CertificateParams::default();
-    params.distinguished_name = rcgen::DistinguishedName::new();
-    params.is_ca = IsCa::Ca(constraints);
-    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-    params.not_before = rcgen::date_time_ymd(2025, 1, 1);
-    params.not_after = rcgen::date_time_ymd(2045, 1, 1);
-    params
 }
 
 /// Issues one certificate, at once.

@@ -10,7 +10,7 @@ use std::{
 
 use domain::{id::Incarnation, issuer::Role};
 use runtime::{clock::StoreClock, follow::Follower};
-use store::{Announcement, Signed, Store};
+use store::{Announcement, Store};
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 
@@ -56,19 +56,14 @@ impl Presence {
     /// One heartbeat. It is given up when the lease would be over anyway.
     pub async fn beat(&self) {
         let announcement = Announcement {
-            incarnation: self.incarnation.clone(),
-            role: Role::Frontend,
-            version: env!("CARGO_PKG_VERSION").into(),
-            revision: self.follower.applied().load().revision(),
-            issuers: Vec::new(),
-            breakers: Vec::new(),
             in_flight: self.waiters.len() as u64,
-            signed: Signed::default(),
-            tokens_out: Vec::new(),
-            backs_off: false,
-            stands_down: false,
             started_at: Some(self.clock.started_at()),
             clock_offset_ms: self.clock.offset_ms(),
+            ..Announcement::new(
+                self.incarnation.clone(),
+                Role::Frontend,
+                self.follower.applied().load().revision(),
+            )
         };
         let sent = Instant::now();
         let answer = timeout(LEASE, self.store.heartbeat(&announcement, LEASE)).await;

@@ -48,6 +48,27 @@ pub struct Announcement {
     pub clock_offset_ms: Option<i64>,
 }
 
+impl Announcement {
+    /// What a run of a node says that holds no keys and has nothing else to say.
+    pub fn new(incarnation: Incarnation, role: Role, revision: u64) -> Self {
+        Self {
+            incarnation,
+            role,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            revision,
+            issuers: Vec::new(),
+            breakers: Vec::new(),
+            in_flight: 0,
+            signed: Signed::default(),
+            tokens_out: Vec::new(),
+            backs_off: false,
+            stands_down: false,
+            started_at: None,
+            clock_offset_ms: None,
+        }
+    }
+}
+
 /// How many jobs a signer has signed in each lane since its last announcement. Lanes that are missing had none, unless
 /// [`Signed::MOST`] are named.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]

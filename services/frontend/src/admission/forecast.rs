@@ -159,16 +159,8 @@ mod tests {
         let seen = Timestamp::from_millis(seen);
         Announced {
             announcement: Announcement {
-                incarnation: Incarnation {
-                    node: name.parse().unwrap(),
-                    run: 1,
-                },
-                role: Role::Signer,
-                version: String::new(),
-                revision: 1,
                 issuers: issuers.iter().map(issuer).collect(),
                 breakers: shut.iter().map(|name| (issuer(name), "open".into())).collect(),
-                in_flight: 0,
                 signed: Signed {
                     over_ms: 500,
                     lanes: signed
@@ -176,6 +168,14 @@ mod tests {
                         .map(|(lane, jobs)| (lane.parse().unwrap(), *jobs))
                         .collect(),
                 },
+                ..Announcement::new(
+                    Incarnation {
+                        node: name.parse().unwrap(),
+                        run: 1,
+                    },
+                    Role::Signer,
+                    1,
+                )
             },
             lease_until: seen + Duration::from_secs(2),
             seen,

@@ -384,20 +384,16 @@ impl World {
     /// jobs of alpha's in half a second. The front end has heard of it when this returns.
     pub async fn announce(&self, shut: &[&str], signed: u64) {
         let announcement = Announcement {
-            incarnation: self.signer.clone(),
-            role: Role::Signer,
-            version: String::new(),
-            revision: 1,
             issuers: vec!["alpha".parse().unwrap(), "beta".parse().unwrap()],
             breakers: shut
                 .iter()
                 .map(|issuer| (issuer.parse().unwrap(), "open".to_owned()))
                 .collect(),
-            in_flight: 0,
             signed: Signed {
                 over_ms: 500,
                 lanes: vec![("alpha.interactive".parse().unwrap(), signed)],
             },
+            ..Announcement::new(self.signer.clone(), Role::Signer, 1)
         };
         let lease = Duration::from_hours(1);
         self.store.heartbeat(&announcement, lease).await.unwrap();

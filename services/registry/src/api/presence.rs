@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use domain::{id::Incarnation, issuer::Role};
 use runtime::health::Condition;
-use store::{Announcement, Signed};
+use store::Announcement;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
@@ -25,19 +25,12 @@ pub(super) async fn announce(
     let started_at = registry.clock.now();
     loop {
         let announcement = Announcement {
-            incarnation: incarnation.clone(),
-            role: Role::Control,
-            version: env!("CARGO_PKG_VERSION").into(),
-            revision: registry.follower.applied().load().revision(),
-            issuers: Vec::new(),
-            breakers: Vec::new(),
-            in_flight: 0,
-            signed: Signed::default(),
-            tokens_out: Vec::new(),
-            backs_off: false,
-            stands_down: false,
             started_at: Some(started_at),
-            clock_offset_ms: None,
+            ..Announcement::new(
+                incarnation.clone(),
+                Role::Control,
+                registry.follower.applied().load().revision(),
+            )
         };
         let beat = registry.store.heartbeat(&announcement, LEASE).await;
         match &beat {

@@ -212,18 +212,13 @@ async fn an_order_to_breakers_is_audited_and_listed_beside_what_signers_say() {
 /// What a signer says that is one revision behind and not well.
 fn announcement(head: u64) -> Announcement {
     Announcement {
-        incarnation: "signer-1#00000000000000ff".parse().unwrap(),
-        role: Role::Signer,
-        version: "0.1.0".into(),
-        revision: head - 1,
         issuers: vec!["demo-p256".parse().unwrap()],
         breakers: vec![("demo-p256".parse().unwrap(), "open".into())],
         in_flight: 3,
         tokens_out: vec!["hsm".parse().unwrap()],
-        backs_off: false,
         stands_down: true,
-        started_at: None,
         clock_offset_ms: Some(12),
+        ..Announcement::new("signer-1#00000000000000ff".parse().unwrap(), Role::Signer, head - 1)
     }
 }
 

@@ -241,19 +241,8 @@ async fn a_dead_signers_job_is_taken_over() {
         run: 666,
     };
     let announcement = Announcement {
-        incarnation: dead.clone(),
-        role: Role::Signer,
-        version: String::new(),
-        revision: 1,
-        issuers: Vec::new(),
-        breakers: Vec::new(),
         in_flight: 2,
-        signed: Signed::default(),
-        tokens_out: Vec::new(),
-        backs_off: false,
-        stands_down: false,
-        started_at: None,
-        clock_offset_ms: None,
+        ..Announcement::new(dead.clone(), Role::Signer, 1)
     };
     let lease = Duration::from_millis(200);
     bench.store.heartbeat(&announcement, lease).await.unwrap();

@@ -1,0 +1,64 @@
+//! Tokens of SoftHSM for a replay, and whoever else than Bulkhead works with them: the key ceremony, and the reference.
+
+use std::{path::Path, sync::Arc, time::Duration};
+
+use anyhow::{Context, Result};
+use hsm_faults::SoftHsm;
+use keys::{
+    Keys,
+    pkcs11::{Options, Pkcs11Token, Program},
+};
+use tests::Deployment;
+
+/// The tokens, by label and by name.
+pub const TOKENS: [&str; 2] = ["hsm-1", "hsm-2"];
+/// What one operation may take.
+const OPERATION_LIMIT: Duration = Duration::from_secs(5);
+
+/// The tables that tell Bulkhead of tokens, used through `module`.
+pub fn configuration(hsm: &SoftHsm, module: &Path, labels: &[&str]) -> String {
+    let tables = labels.iter().map(|label| {
+        format!(
+            "[[token]]\nname = \"{label}\"\nkind = \"pkcs11\"\nmodule = \"{}\"\nlabel = \"{label}\"\npin_file = \"{}\"\n",
+            module.display(),
+            hsm.pin_file().display()
+        )
+    });
+    tables.collect()
+}
+
+/// A connection to a token that is nobody else's, through a process of its own.
+pub fn open(hsm: &SoftHsm, label: &str) -> Result<Arc<dyn Keys>> {
+    let (variable, value) = hsm.environment();
+    let options = Options {
+        module: SoftHsm::module(),
+        label: Some(label.to_owned()),
+        serial: None,
+        pin_file: hsm.pin_file(),
+        refused_file: hsm.path("refused"),
+        sessions: 4,
+        operation_limit: OPERATION_LIMIT,
+        slow_limit: Duration::from_mins(1),
+    };
+    let program = Program {
+        path: "/usr/bin/env".into(),
+        arguments: vec![
+            format!("{variable}={}", value.display()).into(),
+            Deployment::program()?.into(),
+            "token-worker".into(),
+            label.into(),
+        ],
+    };
+    Ok(Arc::new(Pkcs11Token::new(label.parse()?, options, program)))
+}
+
+/// A key ceremony: these keys are gone for ever.
+pub fn destroy(hsm: &SoftHsm, keys: &[(usize, String)]) -> Result<()> {
+    for (token, label) in TOKENS.iter().enumerate() {
+        let ceremony = open(hsm, label)?;
+        for (_, key) in keys.iter().filter(|(on, _)| *on == token) {
+            ceremony.destroy(key).with_context(|| format!("key {key}"))?;
+        }
+    }
+    Ok(())
+}
