@@ -17,7 +17,7 @@ use domain::{
 };
 use keys::Keys;
 use runtime::{clock::SystemClock, telemetry};
-use store::{Announcement, Begin, Revocation, Revoked, Signed, Store};
+use store::{Announcement, Begin, Revocation, Revoked, Store};
 use tokio::{runtime::Handle, sync::mpsc};
 use wire::attest::Verifier;
 
