@@ -82,18 +82,6 @@ pub struct Signed {
 impl Signed {
     /// How many lanes are named at most.
     pub const MOST: usize = 500;
-
-    /// Jobs a second in one lane, if that can be told.
-    pub fn speed(&self, lane: &Lane) -> Option<f64> {
-        let jobs = match self.lanes.iter().find(|(other, _)| other == lane) {
-            Some((_, jobs)) => *jobs,
-            None if self.lanes.len() >= Self::MOST => return None,
-            None => 0,
-        };
-        let jobs = f64::from(u32::try_from(jobs).unwrap_or(u32::MAX));
-        let over = Duration::from_millis(self.over_ms).as_secs_f64();
-        (over > 0.0).then(|| jobs / over)
-    }
 }
 
 /// The store's answer to a heartbeat.

@@ -13,7 +13,7 @@ use domain::{
     lane::Lane,
     time::Timestamp,
 };
-use store::{Announced, Announcement, Store, StoreError};
+use store::{Announced, Announcement, Signed, Store, StoreError};
 use tokio::time::{Instant, timeout};
 
 /// How often ledger and signers are looked at, and how long that may take.
@@ -94,63 +94,72 @@ impl Forecast {
 }
 
 /// What the signers that live say of themselves.
+#[derive(Default)]
 struct Signers<'a> {
-    said: Vec<&'a Announcement>,
     /// Issuers that one at least can sign for, and those whose breaker is not closed somewhere.
     usable: HashSet<&'a IssuerId>,
     shut: HashSet<&'a IssuerId>,
-    /// Whether anything is known: a signer that has just started has not looked for its keys yet.
-    known: bool,
+    /// Jobs that all of them together sign a second.
+    speeds: HashMap<&'a Lane, f64>,
+    /// How many there are, and whether each has said how fast it is, and of every lane.
+    count: usize,
+    silent: bool,
+    brief: bool,
 }
 
 impl<'a> Signers<'a> {
     fn of(fleet: &'a [Announced], now: Timestamp) -> Self {
+        let mut signers = Self::default();
         let lives = |announced: &&Announced| announced.lease_until > now && now.since(announced.seen) <= FRESH;
-        let said: Vec<&Announcement> = fleet
-            .iter()
-            .filter(lives)
-            .map(|announced| &announced.announcement)
-            .filter(|said| said.role == Role::Signer)
-            .collect();
-        let usable = said.iter().flat_map(|said| {
-            let shut: HashSet<&IssuerId> = said.breakers.iter().map(|(issuer, _)| issuer).collect();
-            said.issuers.iter().filter(move |issuer| !shut.contains(issuer))
-        });
-        Self {
-            usable: usable.collect(),
-            shut: said
-                .iter()
-                .flat_map(|said| said.breakers.iter().map(|(issuer, _)| issuer))
-                .collect(),
-            known: said
-                .iter()
-                .any(|said| !said.issuers.is_empty() || !said.breakers.is_empty()),
-            said,
+        for Announced { announcement, .. } in fleet.iter().filter(lives) {
+            if announcement.role == Role::Signer {
+                signers.hear(announcement);
+            }
         }
+        signers
+    }
+
+    fn hear(&mut self, said: &'a Announcement) {
+        let shut: HashSet<&IssuerId> = said.breakers.iter().map(|(issuer, _)| issuer).collect();
+        self.usable
+            .extend(said.issuers.iter().filter(|issuer| !shut.contains(issuer)));
+        self.shut.extend(shut);
+        let Signed { over_ms, lanes } = &said.signed;
+        let over = Duration::from_millis(*over_ms).as_secs_f64();
+        if over > 0.0 {
+            for (lane, jobs) in lanes {
+                let jobs = f64::from(u32::try_from(*jobs).unwrap_or(u32::MAX));
+                *self.speeds.entry(lane).or_default() += jobs / over;
+            }
+        }
+        self.count += 1;
+        self.silent |= over <= 0.0;
+        self.brief |= lanes.len() >= Signed::MOST;
     }
 
     fn key(&self, issuer: &IssuerId) -> Key {
         match () {
             () if self.usable.contains(issuer) => Key::Usable,
             () if self.shut.contains(issuer) => Key::Unusable,
-            () if self.known => Key::Absent,
-            () => Key::Unknown,
+            // A signer that has just started has not looked for its keys yet.
+            () if self.usable.is_empty() && self.shut.is_empty() => Key::Unknown,
+            () => Key::Absent,
         }
     }
 
-    /// Jobs of a lane that all of them together sign a second.
+    /// Jobs of a lane that are signed a second. One that is not named has none, unless some are left out.
     fn speed(&self, lane: &Lane) -> Option<f64> {
-        if self.said.is_empty() {
-            return None;
+        match self.speeds.get(lane) {
+            _ if self.count == 0 || self.silent => None,
+            None if self.brief => None,
+            speed => Some(speed.copied().unwrap_or(0.0)),
         }
-        self.said.iter().map(|said| said.signed.speed(lane)).sum()
     }
 }
 
 #[cfg(test)]
 mod tests {
     use domain::id::Incarnation;
-    use store::Signed;
 
     use super::*;
 
@@ -194,6 +203,23 @@ mod tests {
         assert_eq!(keys, [Key::Usable, Key::Unusable, Key::Usable, Key::Absent]);
         let speeds = ["a.bulk", "b.bulk", "c.bulk"].map(|lane| signers.speed(&lane.parse().unwrap()));
         assert_eq!(speeds, [Some(30.0), Some(0.0), Some(2.0)]);
+    }
+
+    #[test]
+    fn a_speed_that_is_not_told_is_not_known() {
+        let lane = |name: &str| name.parse::<Lane>().unwrap();
+        let now = Timestamp::from_millis(10_100);
+        let names: Vec<String> = (0..Signed::MOST).map(|n| format!("i{n}.bulk")).collect();
+        let busiest: Vec<(&str, u64)> = names.iter().map(|name| (name.as_str(), 2)).collect();
+        let brief = [announced("one", &["a"], &[], &busiest, 10_000)];
+        let signers = Signers::of(&brief, now);
+        assert_eq!(
+            (signers.speed(&lane("i7.bulk")), signers.speed(&lane("a.bulk"))),
+            (Some(4.0), None)
+        );
+        let mut silent = [announced("one", &["a"], &[], &[("a.bulk", 5)], 10_000)];
+        silent[0].announcement.signed.over_ms = 0;
+        assert_eq!(Signers::of(&silent, now).speed(&lane("a.bulk")), None);
     }
 
     #[test]

@@ -127,8 +127,8 @@ pub(crate) async fn a_lease_ends_by_itself_or_with_goodbye(harness: &impl Harnes
     assert_eq!(announced[0].announcement.incarnation, one);
     assert_eq!(announced[0].announcement.in_flight, 7);
     let signed = &announced[0].announcement.signed;
-    assert_eq!(signed.speed(&super::world::lane("alpha.interactive")), Some(80.0));
-    assert_eq!(signed.speed(&super::world::lane("beta.bulk")), Some(0.0));
+    let lane = super::world::lane("alpha.interactive");
+    assert_eq!((signed.over_ms, &*signed.lanes), (500, &[(lane, 40)][..]));
     let said = &announced[0].announcement;
     assert_eq!(
         (said.tokens_out.len(), said.stands_down, said.clock_offset_ms),
