@@ -13,7 +13,10 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use tests::{Client, Grown, Key};
+use tests::{
+    Client, Grown, Key,
+    waiting::{Party, only_those_that_wait_are_told},
+};
 
 const CERTIFICATES: usize = 200;
 const CLIENTS: usize = 8;
@@ -246,4 +249,21 @@ async fn waits_for(grown: &Grown, node: &str) -> Result<String> {
         );
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn clients_that_wait_for_a_key_that_no_signer_has_are_told_at_once_and_only_they() -> Result<()> {
+    let mut grown = Grown::started(1, 2).await?;
+    let mut parties = Vec::new();
+    for (account, key) in [(0, Key::p256()?), (1, Key::rsa2048()?)] {
+        let mut client = grown.client("frontend-1", account)?;
+        client.login().await?;
+        parties.push(Party { client, key });
+    }
+    let (key, aside) = (
+        grown.directory().join("keys/soft/demo-p256.key"),
+        grown.directory().join("aside"),
+    );
+    only_those_that_wait_are_told(&parties[0], &parties[1], &key, &aside).await?;
+    grown.stop_all()
 }

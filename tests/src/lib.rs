@@ -5,6 +5,7 @@ mod authority;
 mod client;
 mod grown;
 pub mod load;
+pub mod waiting;
 
 use std::{
     fs,
