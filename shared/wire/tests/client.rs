@@ -93,6 +93,10 @@ async fn issue(State(server): Shared, headers: HeaderMap, body: Json<serde_json:
         );
     }
     let location = [(header::LOCATION, format!("/v2/certificates/{SERIAL}"))];
+    if headers.get("Prefer").is_some_and(|value| value == "wait=60") {
+        let said = "issuer demo cannot sign now";
+        return problem(StatusCode::SERVICE_UNAVAILABLE, ProblemId::IssuerUnavailable, said);
+    }
     if headers.get("Prefer").is_some_and(|value| value == "wait=5") {
         let applied = [("Preference-Applied", "wait=5")];
         return (StatusCode::CREATED, location, applied, Json(certificate_document())).into_response();
@@ -219,6 +223,16 @@ async fn a_certificate_is_asked_for_waited_for_fetched_and_revoked() {
     };
     let submitted = client.issue(&request, waiting).await.unwrap();
     assert_eq!(submitted.certificate.unwrap().certificate, "PEM");
+    let refused = IssueOptions {
+        wait: Some(Duration::from_mins(1)),
+        ..IssueOptions::default()
+    };
+    let refused = client.issue(&request, refused).await.unwrap_err();
+    assert_eq!(refused.id(), Some(ProblemId::IssuerUnavailable));
+    let submitted = client.issue_in_time(&request, Duration::from_mins(1)).await.unwrap();
+    assert_eq!((submitted.serial, submitted.certificate), (serial(), None));
+    let submitted = client.issue_in_time(&request, Duration::from_secs(5)).await.unwrap();
+    assert!(submitted.certificate.is_some());
     assert_eq!(client.certificate(serial()).await.unwrap(), None);
     let fetched = client
         .certificate_within(serial(), Duration::from_secs(5))

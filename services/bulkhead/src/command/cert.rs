@@ -16,7 +16,7 @@ use runtime::clock::SystemClock;
 use serde::Serialize;
 use wire::{
     admin::Revoke,
-    client::{HvcaClient, IssueOptions},
+    client::HvcaClient,
     hvca::{CertificateDocument, CertificateRequest},
 };
 
@@ -126,11 +126,7 @@ async fn wait_for(
     wait: Duration,
 ) -> Result<(Serial, CertificateDocument), NotIssued> {
     let deadline = Instant::now() + wait;
-    let options = IssueOptions {
-        wait: Some(wait),
-        ..IssueOptions::default()
-    };
-    let submitted = client.issue(request, options).await.map_err(|error| NotIssued {
+    let submitted = client.issue_in_time(request, wait).await.map_err(|error| NotIssued {
         unused: matches!(error.status(), Some(400..500)),
         failure: failure(error),
     })?;

@@ -14,7 +14,7 @@ use runtime::context_file::{AccountEntry, ContextFile};
 use serde::Serialize;
 use tracing::warn;
 use wire::{
-    client::{HvcaClient, IssueOptions, TlsFiles},
+    client::{HvcaClient, TlsFiles},
     hvca::{CertificateRequest, Login, Secret},
 };
 
@@ -143,11 +143,7 @@ async fn issue(context: &ContextFile, account: &AccountEntry, terms: &Terms, now
     let url = context.url.as_deref().unwrap_or_default();
     let client = HvcaClient::new(url, &files, login).map_err(|e| text(&e))?;
     let request = CertificateRequest(request(terms, now)?);
-    let options = IssueOptions {
-        wait: Some(PATIENCE),
-        ..IssueOptions::default()
-    };
-    let submitted = client.issue(&request, options).await.map_err(|e| text(&e))?;
+    let submitted = client.issue_in_time(&request, PATIENCE).await.map_err(|e| text(&e))?;
     if submitted.certificate.is_none() {
         let issued = client
             .certificate_within(submitted.serial, PATIENCE)

@@ -7,8 +7,11 @@ use reqwest::{Method, RequestBuilder, StatusCode};
 use tokio::sync::Mutex;
 
 use super::{Answer, Caller, ClientError, TlsFiles};
-use crate::hvca::{
-    AccessToken, CertificateDocument, CertificateRequest, Login, Rekey, Revoke, Secret, StatisticsEntry, Value,
+use crate::{
+    hvca::{
+        AccessToken, CertificateDocument, CertificateRequest, Login, Rekey, Revoke, Secret, StatisticsEntry, Value,
+    },
+    problem::ProblemId,
 };
 
 /// How often a certificate that is being made is asked for.
@@ -102,6 +105,21 @@ impl HvcaClient {
             })
             .await?;
         Self::submitted(&answer)
+    }
+
+    /// Asks for a certificate for which there is time, and waits for it with the request if the server thinks that worthwhile: where it
+    /// refuses to have anybody wait, the certificate is asked for all the same, to be fetched when it is there.
+    pub async fn issue_in_time(&self, request: &CertificateRequest, wait: Duration) -> Result<Submitted, ClientError> {
+        let options = IssueOptions {
+            wait: Some(wait),
+            ..IssueOptions::default()
+        };
+        match self.issue(request, options).await {
+            Err(error) if matches!(error.id(), Some(ProblemId::Overloaded | ProblemId::IssuerUnavailable)) => {
+                self.issue(request, IssueOptions::default()).await
+            }
+            answer => answer,
+        }
     }
 
     /// Asks for the same certificate for another key.
