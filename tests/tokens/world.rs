@@ -11,6 +11,7 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use hsm_faults::SoftHsm;
+use rcgen::{CertificateParams, DnType, KeyPair};
 use serde_json::Value;
 use tests::{Client, Deployment, Key, Root};
 
@@ -220,10 +221,10 @@ impl Authority {
         let file = |suffix: &str| self.directory.join(format!("{name}.{suffix}")).display().to_string();
         let (chain, key_file) = (file("pem"), file("key"));
         let key = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256)?;
-        let mut params = authority(BasicConstraints::Constrained(0));
+        let mut params = CertificateParams::default();
         params.distinguished_name.push(DnType::CommonName, name);
-        params.use_authority_key_identifier_extension = true;
-        fs::write(&chain, params.signed_by(&key, &self.root)?.pem() + &self.root_pem)?;
+        let request = params.serialize_request(&key)?.pem()?;
+        fs::write(&chain, self.root.chain(&request)?)?;
         fs::write(&key_file, key.serialize_pem())?;
         fs::set_permissions(&key_file, std::os::unix::fs::PermissionsExt::from_mode(0o600))?;
         // A second issuer of the same key brings it to the second token.
