@@ -295,6 +295,7 @@ const LEASE: &[(&str, &str)] = &[
     ("lease_until", "0"),
     ("seen", "0"),
     ("announcement", "'{}'"),
+    ("stands_down", "1"),
 ];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

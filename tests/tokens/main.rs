@@ -1,5 +1,6 @@
 //! Issuers whose keys are on PKCS#11 tokens, in the whole program: what happens to one token, and to one key, is nobody else's affair.
 
+mod back;
 mod destroyed;
 mod orders;
 mod standing_down;

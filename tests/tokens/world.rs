@@ -11,6 +11,7 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use hsm_faults::SoftHsm;
+use rcgen::{CertificateParams, DnType, KeyPair};
 use serde_json::Value;
 use tests::{Client, Deployment, Key, Root};
 
@@ -57,13 +58,29 @@ impl World {
 
     /// An issuer with a key that is made on a token, and an account under it that has logged in.
     pub async fn issuer(&self, name: &str, token: &str, key_type: &str) -> Result<Client> {
-        let run = |arguments: &[&str]| {
-            let output = self.deployment.bulkhead(arguments)?;
-            let error = String::from_utf8_lossy(&output.stderr);
-            ensure!(output.status.success(), "bulkhead {}: {error}", arguments.join(" "));
-            Ok(String::from_utf8(output.stdout)?)
-        };
-        let credentials = self.authority.issuer(&run, name, token, key_type)?;
+        let credentials = self
+            .authority
+            .issuer(&|arguments| self.run(arguments), name, token, key_type)?;
+        self.keep(name, credentials).await
+    }
+
+    /// The same, with a key that is on both tokens.
+    pub async fn issuer_on_two(&self, name: &str, tokens: [&str; 2]) -> Result<Client> {
+        let credentials = self
+            .authority
+            .issuer_on_two(&|arguments| self.run(arguments), name, tokens)?;
+        self.keep(name, credentials).await
+    }
+
+    /// Runs a command that must succeed: what it printed.
+    fn run(&self, arguments: &[&str]) -> Result<String> {
+        let output = self.deployment.bulkhead(arguments)?;
+        let error = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.success(), "bulkhead {}: {error}", arguments.join(" "));
+        Ok(String::from_utf8(output.stdout)?)
+    }
+
+    async fn keep(&self, name: &str, credentials: (String, String)) -> Result<Client> {
         self.accounts
             .lock()
             .map_err(|_| anyhow::anyhow!("a test has panicked"))?
@@ -172,7 +189,7 @@ impl Authority {
             )?)?)
         };
         let file = |suffix: &str| self.directory.join(format!("{name}.{suffix}")).display().to_string();
-        let (request, chain, profile) = (file("csr"), file("pem"), file("toml"));
+        let (request, chain) = (file("csr"), file("pem"));
         let made = json(&[
             "issuer", "keygen", name, "--type", key_type, "--token", token, "--reason", "test",
         ])?;
@@ -191,6 +208,56 @@ impl Authority {
         ])?;
         fs::write(&chain, self.root.chain(&fs::read_to_string(&request)?)?)?;
         json(&["issuer", "activate", name, &chain, "--token", token, "--reason", "test"])?;
+        self.account(run, name)
+    }
+
+    /// Brings an issuer's key from a file to two tokens and binds it to both: key and secret of its account.
+    pub fn issuer_on_two(
+        &self,
+        run: &dyn Fn(&[&str]) -> Result<String>,
+        name: &str,
+        tokens: [&str; 2],
+    ) -> Result<(String, String)> {
+        let file = |suffix: &str| self.directory.join(format!("{name}.{suffix}")).display().to_string();
+        let (chain, key_file) = (file("pem"), file("key"));
+        let key = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256)?;
+        let mut params = CertificateParams::default();
+        params.distinguished_name.push(DnType::CommonName, name);
+        let request = params.serialize_request(&key)?.pem()?;
+        fs::write(&chain, self.root.chain(&request)?)?;
+        fs::write(&key_file, key.serialize_pem())?;
+        fs::set_permissions(&key_file, std::os::unix::fs::PermissionsExt::from_mode(0o600))?;
+        // A second issuer of the same key brings it to the second token.
+        for (issuer, token) in [(name.to_owned(), tokens[0]), (format!("{name}-twin"), tokens[1])] {
+            run(&[
+                "issuer",
+                "import",
+                &issuer,
+                "--chain",
+                &chain,
+                "--key-file",
+                &key_file,
+                "--token",
+                token,
+                "--key",
+                name,
+                "--no-history",
+                "--reason",
+                "test",
+            ])?;
+        }
+        run(&["issuer", "bind", name, "--token", tokens[1], "--reason", "test"])?;
+        self.account(run, name)
+    }
+
+    /// A profile and an account under an issuer.
+    fn account(&self, run: &dyn Fn(&[&str]) -> Result<String>, name: &str) -> Result<(String, String)> {
+        let profile = self.directory.join(format!("{name}.toml")).display().to_string();
+        let json = |arguments: &[&str]| -> Result<Value> {
+            Ok(serde_json::from_str(&run(
+                &[arguments, &["--output", "json"]].concat()
+            )?)?)
+        };
         fs::write(
             &profile,
             run(&["profile", "sample", "--id", name, "--key-type", "P-256"])?,

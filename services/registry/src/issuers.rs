@@ -12,7 +12,7 @@ use pki::issuer::Registration;
 use rcgen::PublicKeyData;
 use wire::{
     admin::{Changed, IssuerDocument, LaneDocument, RegisterIssuer},
-    operate::{MarkDestroyed, MarkedDestroyed},
+    operate::{BindIssuer, MarkDestroyed, MarkedDestroyed},
 };
 
 use crate::{Order, Registry, RegistryError, describe, past, profiles, token::blocking};
@@ -85,6 +85,35 @@ impl Registry {
             _ => Vec::new(),
         };
         Ok(committed.into_document(warnings))
+    }
+
+    /// Binds an issuer to another token, whose key has to prove itself first. Signers use the first of its tokens that is not out.
+    pub async fn bind_issuer(&self, by: &str, id: &IssuerId, request: BindIssuer) -> Result<Changed, RegistryError> {
+        let snapshot = self.current().await?;
+        let issuer = snapshot.issuers.get(id).ok_or_else(|| unknown(id))?;
+        let binding = Binding {
+            token: request.token,
+            key: request.key,
+        };
+        self.prove(&Issuer {
+            bindings: vec![binding.clone()],
+            ..(**issuer).clone()
+        })
+        .await?;
+        let plan = |snapshot: &Snapshot| {
+            let issuer = snapshot.issuers.get(id).ok_or_else(|| unknown(id))?;
+            bound(issuer, &binding)
+        };
+        if request.dry_run {
+            return self.dry_run(plan, Vec::new()).await;
+        }
+        let order = Order {
+            by: by.into(),
+            kind: "issuer_bound",
+            subject: format!("issuer:{id}"),
+            reason: request.reason.clone(),
+        };
+        Ok(self.commit(&order, plan).await?.into_document(Vec::new()))
     }
 
     /// Writes down that an issuer's key is gone for ever, and refuses what waits for it. Nothing on any token is touched.
@@ -309,4 +338,20 @@ fn destroyed(issuer: &Issuer, reason: &str) -> Vec<Change> {
     };
     next.reason = Some(reason.to_owned());
     vec![Change::PutIssuer { issuer: Box::new(next) }]
+}
+
+/// The issuer with one more place where its key is; nothing if it is so already.
+fn bound(issuer: &Issuer, binding: &Binding) -> Result<Vec<Change>, RegistryError> {
+    if issuer.bindings.contains(binding) {
+        return Ok(Vec::new());
+    }
+    if issuer.bindings.iter().any(|other| other.token == binding.token) {
+        return Err(RegistryError::State(format!(
+            "issuer {} is bound to another key on token {}",
+            issuer.id, binding.token
+        )));
+    }
+    let mut next = issuer.clone();
+    next.bindings.push(binding.clone());
+    Ok(vec![Change::PutIssuer { issuer: Box::new(next) }])
 }

@@ -69,6 +69,10 @@ impl Heart {
             let started = Instant::now();
             match self.beat().await {
                 Ok(()) => {
+                    if started - renewed >= self.config.lease {
+                        // A process that was stopped: the lease had run out, and the permit to stand down with it.
+                        self.tell(News::Hindered(Hindrance::Lease)).await;
+                    }
                     renewed = started;
                     self.tell(News::Freed(Hindrance::Store)).await;
                     self.tell(News::Freed(Hindrance::Lease)).await;

@@ -7,6 +7,7 @@
 //! | `GET /v1/issuers/{id}` | | [`IssuerDocument`] | viewer |
 //! | `POST /v1/issuers` | [`RegisterIssuer`] | [`Changed`] | security officer |
 //! | `POST /v1/issuers/{id}/disable`, `/enable` | [`Because`] | [`Changed`] | security officer |
+//! | `POST /v1/issuers/{id}/bind` | [`BindIssuer`](crate::operate::BindIssuer) | [`Changed`] | security officer |
 //! | `POST /v1/issuers/{id}/mark-destroyed` | [`MarkDestroyed`](crate::operate::MarkDestroyed) | [`MarkedDestroyed`](crate::operate::MarkedDestroyed) | security officer |
 //! | `POST /v1/keys` | [`GenerateKey`] | [`KeyReport`] | security officer |
 //! | `POST /v1/keys/csr` | [`MakeCsr`] | [`Csr`] | security officer |

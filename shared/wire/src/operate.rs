@@ -44,6 +44,21 @@ pub struct MarkedDestroyed {
     pub warnings: Vec<String>,
 }
 
+/// Another token that holds an issuer's key.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BindIssuer {
+    /// The token.
+    pub token: TokenId,
+    /// The key's name there.
+    pub key: String,
+    /// Check everything and change nothing.
+    #[serde(default)]
+    pub dry_run: bool,
+    /// For the audit log.
+    pub reason: String,
+}
+
 /// A process, as it last announced itself.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -30,6 +30,10 @@ pub enum IssuerCommand {
     Csr(IssuerCsr),
     /// Take in the chain that the CA above made of the request; from then on it issues
     Activate(IssuerActivate),
+    /// Say that another token holds an issuer's key as well
+    ///
+    /// The key there has to prove itself first. Signers that have several of an issuer's tokens use the first that is not out.
+    Bind(IssuerBind),
     /// Stop issuance: nothing is accepted, begun or finished any more. CRLs and OCSP go on
     Disable(IssuerSwitch),
     /// Let a disabled issuer issue again
@@ -191,6 +195,22 @@ pub struct IssuerMarkDestroyed {
     /// Change nothing unless exactly this many jobs wait or are worked on
     #[arg(long, value_name = "N")]
     pub expect_count: Option<u64>,
+    /// For the audit log
+    #[arg(long, value_name = "TEXT")]
+    pub reason: String,
+}
+
+/// `bulkhead issuer bind`.
+#[derive(Debug, Args)]
+pub struct IssuerBind {
+    /// Which
+    pub issuer: IssuerId,
+    /// Where the key is as well.
+    #[command(flatten)]
+    pub placement: Placement,
+    /// Check everything and change nothing
+    #[arg(long)]
+    pub dry_run: bool,
     /// For the audit log
     #[arg(long, value_name = "TEXT")]
     pub reason: String,

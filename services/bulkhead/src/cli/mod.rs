@@ -12,8 +12,8 @@ mod up;
 pub use account::{AccountAdd, AccountCommand, ProfileCommand, ProfileSample};
 pub use cert::{CertCommand, CertIssue, CertRevoke};
 pub use issuer::{
-    IssuerActivate, IssuerCommand, IssuerCsr, IssuerImport, IssuerKeygen, IssuerMarkDestroyed, IssuerSwitch, Legacy,
-    Placement,
+    IssuerActivate, IssuerBind, IssuerCommand, IssuerCsr, IssuerImport, IssuerKeygen, IssuerMarkDestroyed,
+    IssuerSwitch, Legacy, Placement,
 };
 pub use node::{NodeCommand, NodeEnrol, NodeInvite};
 pub use operate::{BreakerCommand, ConfigCommand, JobCommand, LaneCommand, OperatorCommand};

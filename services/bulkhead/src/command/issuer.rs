@@ -7,13 +7,13 @@ use rustls_pki_types::{PrivatePkcs8KeyDer, pem::PemObject};
 use wire::{
     admin::{Because, GenerateKey, MakeCsr, Past, PrivateKey, RegisterIssuer},
     client::AdminClient,
-    operate::MarkDestroyed,
+    operate::{BindIssuer, MarkDestroyed},
 };
 
 use super::{files, profile, render, session::Session};
 use crate::{
     cli::{
-        Common, IssuerActivate, IssuerCommand, IssuerCsr, IssuerImport, IssuerKeygen, IssuerMarkDestroyed,
+        Common, IssuerActivate, IssuerBind, IssuerCommand, IssuerCsr, IssuerImport, IssuerKeygen, IssuerMarkDestroyed,
         IssuerSwitch, Legacy, Placement,
     },
     failure::{Failure, Outcome},
@@ -34,6 +34,7 @@ pub(super) async fn run(common: &Common, command: IssuerCommand) -> Outcome {
         IssuerCommand::Keygen(keygen) => generate_key(common, keygen).await,
         IssuerCommand::Csr(csr) => make_csr(common, csr).await,
         IssuerCommand::Activate(activate) => activate_issuer(common, activate).await,
+        IssuerCommand::Bind(bind) => bind_issuer(common, bind).await,
         IssuerCommand::Disable(switch) => turn(common, switch, false).await,
         IssuerCommand::Enable(switch) => turn(common, switch, true).await,
         IssuerCommand::MarkDestroyed(mark) => mark_destroyed(common, mark).await,
@@ -146,6 +147,19 @@ async fn turn(common: &Common, switch: IssuerSwitch, enabled: bool) -> Outcome {
         )
     };
     let done = format!("issuer {} is {done}", switch.issuer);
+    common.output.print(&changed, || render::changed(&changed, &done))
+}
+
+async fn bind_issuer(common: &Common, bind: IssuerBind) -> Outcome {
+    let request = BindIssuer {
+        key: key_name(&bind.placement, &bind.issuer),
+        token: bind.placement.token,
+        dry_run: bind.dry_run,
+        reason: bind.reason,
+    };
+    let session = Session::open(common)?;
+    let changed = session.ask(|api| api.bind_issuer(&bind.issuer, &request)).await?;
+    let done = format!("issuer {} is bound to token {} as well", bind.issuer, request.token);
     common.output.print(&changed, || render::changed(&changed, &done))
 }
 

@@ -28,7 +28,7 @@ use wire::admin::{
 };
 use wire::{
     enrol::{Invite, Invited},
-    operate::{FleetDocument, ForceBreaker, ForcedBreaker, IssuerBreakers, MarkDestroyed, MarkedDestroyed},
+    operate::{BindIssuer, FleetDocument, ForceBreaker, ForcedBreaker, IssuerBreakers, MarkDestroyed, MarkedDestroyed},
     problem::ProblemId,
 };
 
@@ -56,6 +56,7 @@ pub(crate) fn router(registry: Arc<Registry>, body_limit: usize) -> Router {
         .route("/v1/issuers/{id}", get(issuer))
         .route("/v1/issuers/{id}/disable", post(disable_issuer))
         .route("/v1/issuers/{id}/enable", post(enable_issuer))
+        .route("/v1/issuers/{id}/bind", post(bind_issuer))
         .route("/v1/issuers/{id}/mark-destroyed", post(mark_issuer_destroyed))
         .route("/v1/keys", post(generate_key))
         .route("/v1/keys/csr", post(make_csr))
@@ -143,6 +144,17 @@ async fn switch_issuer(registry: &Registry, actor: &Actor, id: &str, enabled: bo
             .switch_issuer(&actor.by(), &name(id)?, enabled, because)
             .await?,
     ))
+}
+
+async fn bind_issuer(
+    State(registry): Shared,
+    actor: Actor,
+    Path(id): Path<String>,
+    Body(request): Body<BindIssuer>,
+) -> Answer<Changed> {
+    actor.must_be(OFFICER)?;
+    reason(&request.reason)?;
+    Ok(Json(registry.bind_issuer(&actor.by(), &name(&id)?, request).await?))
 }
 
 async fn mark_issuer_destroyed(

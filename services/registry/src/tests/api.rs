@@ -188,6 +188,7 @@ async fn nothing_that_is_shown_holds_a_secret() {
         "/v1/nodes",
         "/v1/lanes",
         "/v1/fleet",
+        "/v1/breakers",
         "/v1/profiles",
     ] {
         let (status, document) = call(&registry, Some(20), "GET", path, "").await;

@@ -1,6 +1,7 @@
 //! Operators' orders to breakers.
 
 use domain::{breaker::Force, id::IssuerId};
+use sqlx::postgres::PgRow;
 
 use super::{column::parsed, core::Core, fault::Fault, link::Lent};
 
@@ -25,12 +26,15 @@ impl Core {
         lent.rows(order).await.map(drop)
     }
 
-    /// Every order that is in force.
+    /// Every order that is in force. Rows that cannot be read are reported and left out.
     pub(super) async fn forced_breakers(&self, lent: &mut Lent) -> Result<Vec<(IssuerId, Force)>, Fault> {
         let forced = sqlx::query("SELECT issuer, force FROM forced_breaker ORDER BY issuer");
         let rows = lent.rows(forced).await?;
-        rows.iter()
-            .map(|row| Ok((parsed(row, "issuer")?, parsed(row, "force")?)))
-            .collect()
+        let read = |row: &PgRow| -> Result<_, Fault> { Ok((parsed(row, "issuer")?, parsed(row, "force")?)) };
+        let report = |fault: &Fault| tracing::error!(?fault, "a stored row is left out");
+        Ok(rows
+            .iter()
+            .filter_map(|row| read(row).inspect_err(report).ok())
+            .collect())
     }
 }

@@ -14,7 +14,9 @@ use crate::admin::{
     RegisterIssuer, Revocation, Revoke,
 };
 use crate::enrol::{Invite, Invited};
-use crate::operate::{FleetDocument, ForceBreaker, ForcedBreaker, IssuerBreakers, MarkDestroyed, MarkedDestroyed};
+use crate::operate::{
+    BindIssuer, FleetDocument, ForceBreaker, ForcedBreaker, IssuerBreakers, MarkDestroyed, MarkedDestroyed,
+};
 
 /// A client of the operators' API. Its certificate says who the operator is.
 #[derive(Debug, Clone)]
@@ -70,6 +72,11 @@ impl AdminClient {
     /// Gives it back.
     pub async fn enable_issuer(&self, id: &IssuerId, because: &Because) -> Result<Changed, ClientError> {
         self.post(&format!("/v1/issuers/{id}/enable"), because).await
+    }
+
+    /// Binds an issuer to another token that holds its key.
+    pub async fn bind_issuer(&self, id: &IssuerId, request: &BindIssuer) -> Result<Changed, ClientError> {
+        self.post(&format!("/v1/issuers/{id}/bind"), request).await
     }
 
     /// Marks an issuer as destroyed, or says what that would touch.

@@ -24,17 +24,13 @@ pub fn marked_destroyed(marked: &MarkedDestroyed, issuer: &IssuerId) -> String {
         &format!("issuer {issuer} is destroyed, for ever"),
     );
     if !marked.accounts.is_empty() {
-        text.push_str(&format!(
-            "accounts that issue nothing any more: {}\n",
-            list(&marked.accounts)
-        ));
+        let accounts = list(&marked.accounts);
+        text.extend(["accounts that issue nothing any more: ", &accounts, "\n"]);
     }
     if !marked.lanes.is_empty() {
-        text.push_str(&format!(
-            "{} jobs are refused as issuer_destroyed; parked ones stay parked:\n\n{}",
-            marked.jobs,
-            lanes(&marked.lanes)
-        ));
+        let (jobs, lanes) = (marked.jobs.to_string(), lanes(&marked.lanes));
+        let words = " jobs are refused as issuer_destroyed; parked ones stay parked:\n\n";
+        text.extend([jobs.as_str(), words, &lanes]);
     }
     text
 }
@@ -120,9 +116,9 @@ const fn state(process: &FleetDocument) -> &'static str {
 
 fn not_closed(process: &FleetDocument) -> String {
     let named = process.breakers.iter().take(NAMED);
-    let mut text = list(named.map(|breaker| format!("{} {}", breaker.issuer, breaker.standing)));
-    if let Some(more) = process.breakers.len().checked_sub(NAMED).filter(|more| *more > 0) {
-        text.push_str(&format!(" and {more} more"));
+    let text = list(named.map(|breaker| format!("{} {}", breaker.issuer, breaker.standing)));
+    match process.breakers.len().saturating_sub(NAMED) {
+        0 => text,
+        more => format!("{text} and {more} more"),
     }
-    text
 }
