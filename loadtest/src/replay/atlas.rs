@@ -103,6 +103,7 @@ async fn replay(options: &Options) -> Result<Report> {
     course::verify(&bulkhead, &seen, &papers.healthy)?;
     let ours = seen.judge(counted);
     let fault_seconds = (seen.marks.last_fault - seen.marks.first_fault).as_secs_f64();
+    bulkhead.installation.keep_logs(&options.report)?;
     let hsm = bulkhead.stop()?;
 
     let old = Old::start(hsm)?;
