@@ -8,14 +8,24 @@ use serde_json::Value;
 fn the_incident_is_replayed_nothing_is_lost_and_the_old_way_collapses() {
     let directory = tempfile::tempdir().unwrap();
     let replayed = Command::new(env!("CARGO_BIN_EXE_loadtest"))
-        .args(["replay", "atlas", "--engine", "embedded", "--requests", "100", "--report"])
+        .args([
+            "replay",
+            "atlas",
+            "--engine",
+            "embedded",
+            "--requests",
+            "100",
+            "--report",
+        ])
         .arg(directory.path())
         .output()
         .unwrap();
     let said = String::from_utf8_lossy(&replayed.stderr);
     // Marks that are about speed may be missed where nothing is optimised and much else runs.
     assert!(matches!(replayed.status.code(), Some(0 | 1)), "{said}");
-    let read = |name: &str| std::fs::read_to_string(directory.path().join(name)).unwrap_or_else(|_| panic!("no {name}: {said}"));
+    let read = |name: &str| {
+        std::fs::read_to_string(directory.path().join(name)).unwrap_or_else(|_| panic!("no {name}: {said}"))
+    };
     let report: Value = serde_json::from_str(&read("report.json")).unwrap();
     for system in ["ours", "reference"] {
         for field in [
@@ -44,5 +54,8 @@ fn the_incident_is_replayed_nothing_is_lost_and_the_old_way_collapses() {
     assert!(number("reference", "signers_backed_off_max") > 0, "{report}");
     assert!(read("report.svg").ends_with("</svg>\n"));
     let page = read("report.md");
-    assert!(page.contains("| jobs lost | 0 |") && String::from_utf8_lossy(&replayed.stdout).contains(&page), "{page}");
+    assert!(
+        page.contains("| jobs lost | 0 |") && String::from_utf8_lossy(&replayed.stdout).contains(&page),
+        "{page}"
+    );
 }

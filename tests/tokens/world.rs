@@ -27,7 +27,7 @@ pub struct World {
 
 impl World {
     /// Starts the program. The tokens are used through `module`, with this in the environment.
-    pub fn start(hsm: &SoftHsm, module: &Path, environment: &[(&str, std::path::PathBuf)]) -> Result<Self> {
+    pub fn start(hsm: &SoftHsm, module: &Path, environment: &[(&str, PathBuf)]) -> Result<Self> {
         let directory = tempfile::tempdir()?;
         let config = directory.path().join("bulkhead.toml");
         let tokens: Vec<String> = ["first", "second"]

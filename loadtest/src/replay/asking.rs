@@ -280,12 +280,18 @@ mod tests {
     async fn a_stream_counts_from_when_a_request_was_due_and_asks_once_more() {
         let stream = Stream::new(requests(40), Instant::now(), 400.0, ProgressBar::hidden());
         // One client answers 50 a second: the last request is some 700 ms late.
-        let asked = stream.run(vec![Grumbler::new(1, Duration::from_millis(20))]).await.unwrap();
+        let asked = stream
+            .run(vec![Grumbler::new(1, Duration::from_millis(20))])
+            .await
+            .unwrap();
         assert_eq!(asked.len(), 40);
         assert!(asked[39].took > Duration::from_millis(500), "{:?}", asked[39].took);
         assert!(asked.windows(2).all(|pair| pair[0].due < pair[1].due));
         let again = asked.iter().filter(|asked| asked.again.is_some()).count();
-        assert!(again == 1 && asked[0].again.as_ref().is_some_and(Seen::is_issued), "{again}");
+        assert!(
+            again == 1 && asked[0].again.as_ref().is_some_and(Seen::is_issued),
+            "{again}"
+        );
     }
 
     #[tokio::test(flavor = "multi_thread")]
@@ -313,8 +319,16 @@ mod tests {
         );
         tokio::time::sleep(Duration::from_millis(300)).await;
         let answers = pool.end().await;
-        let of = |number: usize| answers.iter().filter(move |(of, _)| *of == number).map(|(_, seen)| seen);
-        assert_eq!(of(0).map(Seen::is_issued).collect::<Vec<_>>(), [false, false, false, true]);
+        let of = |number: usize| {
+            answers
+                .iter()
+                .filter(move |(of, _)| *of == number)
+                .map(|(_, seen)| seen)
+        };
+        assert_eq!(
+            of(0).map(Seen::is_issued).collect::<Vec<_>>(),
+            [false, false, false, true]
+        );
         assert!(of(1).count() > 4 && !of(1).any(Seen::is_issued));
     }
 }

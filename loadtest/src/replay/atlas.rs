@@ -102,7 +102,11 @@ async fn replay(options: &Options) -> Result<Report> {
     let counted = course::settle(&bulkhead, &seen, &renewals).await?;
     course::verify(&bulkhead, &seen, &papers.healthy)?;
     let ours = seen.judge(counted);
-    let fault_seconds = (seen.marks.last_fault - seen.marks.first_fault).as_secs_f64();
+    let fault_seconds = seen
+        .marks
+        .last_fault
+        .saturating_sub(seen.marks.first_fault)
+        .as_secs_f64();
     bulkhead.installation.keep_logs(&options.report)?;
     let hsm = bulkhead.stop()?;
 
@@ -142,7 +146,10 @@ struct Papers {
 
 impl Papers {
     fn new(access: &Access, course: &Course) -> Result<Self> {
-        let longest = course.quiet + course.incident + course.pace.reference_watched.max(course.pace.watched) + Duration::from_secs(5);
+        let longest = course.quiet
+            + course.incident
+            + course.pace.reference_watched.max(course.pace.watched)
+            + Duration::from_secs(5);
         #[expect(
             clippy::cast_possible_truncation,
             clippy::cast_sign_loss,

@@ -85,7 +85,11 @@ pub async fn capacity(bulkhead: &Bulkhead, wanted: usize) -> Result<f64> {
     }
     let issued: u32 = asking.join_all().await.into_iter().sum();
     bar.finish_and_clear();
-    ensure!(issued > 0, "no certificate was issued: {:?}", bulkhead.installation.logs()?);
+    ensure!(
+        issued > 0,
+        "no certificate was issued: {:?}",
+        bulkhead.installation.logs()?
+    );
     Ok(f64::from(issued) / CAPACITY.as_secs_f64())
 }
 

@@ -43,12 +43,12 @@ impl Installation {
         };
         let tokens = hardware::configuration(hsm, &module, labels);
         match engine {
-            Engine::Embedded => Self::one(hsm, &tokens, faults.first()).await,
+            Engine::Embedded => Self::one(hsm, &tokens, faults.first()),
             Engine::Rabbitmq => Self::many(hsm, &tokens, faults).await,
         }
     }
 
-    async fn one(hsm: &SoftHsm, tokens: &str, faults: Option<&Faults>) -> Result<Self> {
+    fn one(hsm: &SoftHsm, tokens: &str, faults: Option<&Faults>) -> Result<Self> {
         let config = hsm.path("bulkhead.toml");
         fs::write(&config, tokens)?;
         let config = config.to_str().context("a path that is no text")?.to_owned();
