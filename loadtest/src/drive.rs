@@ -258,14 +258,13 @@ impl Tally {
     fn enter(&mut self, number: usize, answer: Answer, latency: Duration) {
         let reason = (!answer.ready).then(|| answer.reason());
         self.serials.extend(answer.serial);
-        match reason {
-            Some(reason) => self.error(reason),
-            None => {
-                self.latencies.push(latency);
-                if number.is_multiple_of(SAMPLE_EVERY) {
-                    self.samples.push((number, answer.body));
-                }
-            }
+        if let Some(reason) = reason {
+            self.error(reason);
+            return;
+        }
+        self.latencies.push(latency);
+        if number.is_multiple_of(SAMPLE_EVERY) {
+            self.samples.push((number, answer.body));
         }
     }
 }

@@ -227,3 +227,108 @@ impl Pool {
         std::mem::take(&mut *self.answers.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Refuses the first so many, and takes so long for each.
+    #[derive(Clone)]
+    struct Grumbler {
+        refused: Arc<AtomicUsize>,
+        takes: Duration,
+    }
+
+    impl Grumbler {
+        fn new(refused: usize, takes: Duration) -> Self {
+            Self {
+                refused: Arc::new(AtomicUsize::new(refused)),
+                takes,
+            }
+        }
+    }
+
+    impl Asker for Grumbler {
+        async fn ask(&mut self, request: &Requested) -> Seen {
+            tokio::time::sleep(self.takes).await;
+            let left = self
+                .refused
+                .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1));
+            if left.is_ok() {
+                return Seen::Accepted(request.csr.name.clone());
+            }
+            Seen::Issued {
+                serial: request.csr.name.clone(),
+                body: Bytes::from_static(b"certificate"),
+            }
+        }
+    }
+
+    fn requests(count: usize) -> Arc<[Requested]> {
+        let made = (0..count).map(|number| Requested {
+            csr: Csr {
+                name: number.to_string(),
+                pem: String::new(),
+                spki: Vec::new(),
+            },
+            body: Bytes::new(),
+        });
+        made.collect()
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_stream_counts_from_when_a_request_was_due_and_asks_once_more() {
+        let stream = Stream::new(requests(40), Instant::now(), 400.0, ProgressBar::hidden());
+        // One client answers 50 a second: the last request is some 700 ms late.
+        let asked = stream
+            .run(vec![Grumbler::new(1, Duration::from_millis(20))])
+            .await
+            .unwrap();
+        assert_eq!(asked.len(), 40);
+        assert!(asked[39].took > Duration::from_millis(500), "{:?}", asked[39].took);
+        assert!(asked.windows(2).all(|pair| pair[0].due < pair[1].due));
+        let again = asked.iter().filter(|asked| asked.again.is_some()).count();
+        assert!(
+            again == 1 && asked[0].again.as_ref().is_some_and(Seen::is_issued),
+            "{again}"
+        );
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_stream_that_is_stopped_ends_with_every_client() {
+        for _ in 0..20 {
+            let stream = Stream::new(requests(10_000), Instant::now(), 2_000.0, ProgressBar::hidden());
+            let running = tokio::spawn(stream.clone().run(vec![Grumbler::new(0, Duration::ZERO); 16]));
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            stream.stop();
+            let asked = running.await.unwrap().unwrap();
+            assert!(!asked.is_empty() && asked.len() < 10_000);
+            assert!((0..).zip(&asked).all(|(number, asked)| asked.request == number));
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn an_impatient_client_asks_until_it_has_its_certificate_or_is_restarted() {
+        let (requests, mut pool) = (requests(2), Pool::default());
+        pool.join(Grumbler::new(3, Duration::from_millis(1)), &requests, 0, Duration::ZERO);
+        pool.join(
+            Grumbler::new(usize::MAX, Duration::from_millis(1)),
+            &requests,
+            1,
+            Duration::ZERO,
+        );
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        let answers = pool.end().await;
+        let of = |number: usize| {
+            answers
+                .iter()
+                .filter(move |(of, _)| *of == number)
+                .map(|(_, seen)| seen)
+        };
+        assert_eq!(
+            of(0).map(Seen::is_issued).collect::<Vec<_>>(),
+            [false, false, false, true]
+        );
+        assert!(of(1).count() > 4 && !of(1).any(Seen::is_issued));
+    }
+}

@@ -44,9 +44,32 @@ const SPREAD: Duration = Duration::from_secs(2);
 const RESTART_AT: f64 = 0.4;
 /// Clients of the reference: enough for a thousand requests a second of which each is made twice and waits 6 s both times.
 const OLD_CLIENTS: usize = 16_384;
-/// How long Bulkhead is watched afterwards, and the reference, which nobody can expect to be well again soon.
-const WATCHED: Duration = Duration::from_secs(8);
-const REFERENCE_WATCHED: Duration = Duration::from_secs(20);
+
+/// How long things take at least, however few requests there are.
+#[derive(Clone, Copy)]
+struct Pace {
+    quiet: Duration,
+    incident: Duration,
+    /// How long Bulkhead is watched afterwards, and the reference, which nobody can expect to be well again soon.
+    watched: Duration,
+    reference_watched: Duration,
+}
+
+impl Options {
+    fn pace(&self) -> Pace {
+        let seconds = Duration::from_secs;
+        let [quiet, incident, watched, reference_watched] = match self.requests {
+            None => [6, 15, 8, 20].map(seconds),
+            Some(_) => [4, 9, 5, 5].map(seconds),
+        };
+        Pace {
+            quiet,
+            incident,
+            watched,
+            reference_watched,
+        }
+    }
+}
 
 /// Replays it, and says whether every mark was met.
 pub fn run(options: &Options) -> Result<bool> {
@@ -66,12 +89,12 @@ async fn replay(options: &Options) -> Result<Report> {
     let bulkhead = Bulkhead::start(options.engine, layout()).await?;
     bar.finish_and_clear();
     let capacity = course::capacity(&bulkhead, wanted * 12).await?;
-    let course = Course::new(capacity, wanted);
+    let course = Course::new(capacity, wanted, options.pace());
     let papers = Papers::new(bulkhead.access(), &course)?;
 
     let (own, start) = (cpu::own(), Instant::now());
     let bar = phase("Bulkhead", papers.healthy.len());
-    let (seen, renewals) = course.run(&bulkhead, &papers, WATCHED, &bar).await?;
+    let (seen, renewals) = course.run(&bulkhead, &papers, course.pace.watched, &bar).await?;
     bar.finish_and_clear();
     #[expect(clippy::cast_precision_loss, reason = "no machine has 2^53 processors")]
     let machine = start.elapsed().as_secs_f64() * processors() as f64;
@@ -79,12 +102,17 @@ async fn replay(options: &Options) -> Result<Report> {
     let counted = course::settle(&bulkhead, &seen, &renewals).await?;
     course::verify(&bulkhead, &seen, &papers.healthy)?;
     let ours = seen.judge(counted);
-    let fault_seconds = (seen.marks.last_fault - seen.marks.first_fault).as_secs_f64();
+    let fault_seconds = seen
+        .marks
+        .last_fault
+        .saturating_sub(seen.marks.first_fault)
+        .as_secs_f64();
+    bulkhead.installation.keep_logs(&options.report)?;
     let hsm = bulkhead.stop()?;
 
     let old = Old::start(hsm)?;
     let bar = phase("the reference", papers.healthy.len());
-    let (seen, _) = course.run(&old, &papers, REFERENCE_WATCHED, &bar).await?;
+    let (seen, _) = course.run(&old, &papers, course.pace.reference_watched, &bar).await?;
     bar.finish_and_clear();
     let counted = Counted {
         lost: 0,
@@ -118,7 +146,10 @@ struct Papers {
 
 impl Papers {
     fn new(access: &Access, course: &Course) -> Result<Self> {
-        let longest = course.quiet + course.incident + REFERENCE_WATCHED.max(WATCHED) + Duration::from_secs(5);
+        let longest = course.quiet
+            + course.incident
+            + course.pace.reference_watched.max(course.pace.watched)
+            + Duration::from_secs(5);
         #[expect(
             clippy::cast_possible_truncation,
             clippy::cast_sign_loss,
@@ -289,11 +320,12 @@ struct Course {
     incident: Duration,
     /// OCSP signers of each issuer.
     signers: usize,
+    pace: Pace,
 }
 
 impl Course {
     /// So long that there are `wanted` healthy requests before the first fault, and as many before the last one ends.
-    fn new(capacity: f64, wanted: usize) -> Self {
+    fn new(capacity: f64, wanted: usize, pace: Pace) -> Self {
         let per_second = capacity * LOAD;
         #[expect(
             clippy::cast_possible_truncation,
@@ -305,9 +337,10 @@ impl Course {
         let enough = Duration::from_secs_f64(wanted as f64 / per_second) + Duration::from_millis(500);
         Self {
             per_second,
-            quiet: enough.max(Duration::from_secs(6)),
-            incident: enough.max(Duration::from_secs(15)),
+            quiet: enough.max(pace.quiet),
+            incident: enough.max(pace.incident),
             signers,
+            pace,
         }
     }
 

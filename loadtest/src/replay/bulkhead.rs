@@ -9,10 +9,7 @@ use std::{
 use anyhow::{Context, Result};
 use domain::job::State;
 use hsm_faults::{Faults, SoftHsm};
-use wire::{
-    admin::{Because, Changed},
-    client::AdminClient,
-};
+use wire::{client::AdminClient, operate::MarkDestroyed};
 
 use super::{
     Engine, Glance,
@@ -22,9 +19,6 @@ use super::{
     registry::{self, Ask},
 };
 use crate::client::{Access, Connection, Endpoint};
-
-/// How the registry is told that an issuer is no more.
-const END: &str = "disable";
 
 /// Who is there: issuers, the first of which stay healthy, and accounts, the first of which are those of their waiting clients.
 pub struct Layout {
@@ -144,11 +138,17 @@ impl Bulkhead {
         &self.accounts[0]
     }
 
-    /// The registry is told that an issuer is no more.
+    /// The registry is told that an issuer's key is gone for ever.
     pub async fn end_issuer(&self, issuer: &str, reason: &str) -> Result<()> {
-        let because = Because { reason: reason.into() };
-        let ended: Result<Changed, _> = self.admin.post(&format!("/v1/issuers/{issuer}/{END}"), &because).await;
-        ended.with_context(|| format!("{END} {issuer}")).map(drop)
+        let request = MarkDestroyed {
+            dry_run: false,
+            expect_count: None,
+            reason: reason.into(),
+        };
+        let marked = self.admin.mark_issuer_destroyed(&issuer.parse()?, &request).await;
+        marked
+            .with_context(|| format!("marking {issuer} as destroyed"))
+            .map(drop)
     }
 
     /// How it is now: open jobs, and signers that begin none.

@@ -87,8 +87,8 @@ pub async fn capacity(bulkhead: &Bulkhead, wanted: usize) -> Result<f64> {
     bar.finish_and_clear();
     ensure!(
         issued > 0,
-        "no certificate was issued:\n{}",
-        bulkhead.installation.log()
+        "no certificate was issued: {:?}",
+        bulkhead.installation.logs()?
     );
     Ok(f64::from(issued) / CAPACITY.as_secs_f64())
 }

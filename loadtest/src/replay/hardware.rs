@@ -1,8 +1,13 @@
 //! Tokens of SoftHSM for a replay, and whoever else than Bulkhead works with them: the key ceremony, and the reference.
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{
+    path::Path,
+    sync::Arc,
+    thread,
+    time::{Duration, Instant},
+};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use hsm_faults::SoftHsm;
 use keys::{
     Keys,
@@ -14,6 +19,8 @@ use tests::Deployment;
 pub const TOKENS: [&str; 2] = ["hsm-1", "hsm-2"];
 /// What one operation may take.
 const OPERATION_LIMIT: Duration = Duration::from_secs(5);
+/// What opening may take.
+const OPENED: Duration = Duration::from_secs(30);
 
 /// The tables that tell Bulkhead of tokens, used through `module`.
 pub fn configuration(hsm: &SoftHsm, module: &Path, labels: &[&str]) -> String {
@@ -27,7 +34,8 @@ pub fn configuration(hsm: &SoftHsm, module: &Path, labels: &[&str]) -> String {
     tables.collect()
 }
 
-/// A connection to a token that is nobody else's, through a process of its own.
+/// A connection to a token that is nobody else's, through a process of its own. It is tried until it works: SoftHSM, opened by several
+/// processes at a time, sometimes fails in one of them.
 pub fn open(hsm: &SoftHsm, label: &str) -> Result<Arc<dyn Keys>> {
     let (variable, value) = hsm.environment();
     let options = Options {
@@ -49,7 +57,13 @@ pub fn open(hsm: &SoftHsm, label: &str) -> Result<Arc<dyn Keys>> {
             label.into(),
         ],
     };
-    Ok(Arc::new(Pkcs11Token::new(label.parse()?, options, program)))
+    let token = Pkcs11Token::new(label.parse()?, options, program);
+    let until = Instant::now() + OPENED;
+    while let Err(error) = token.canary() {
+        ensure!(Instant::now() < until, error);
+        thread::sleep(Duration::from_millis(100));
+    }
+    Ok(Arc::new(token))
 }
 
 /// A key ceremony: these keys are gone for ever.

@@ -1,6 +1,10 @@
 //! Bulkhead's processes, on either engine, with tokens of SoftHSM.
 
-use std::{fs, path::PathBuf, time::Duration};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use anyhow::{Context, Result, ensure};
 use engines::postgres::PASSWORD;
@@ -39,12 +43,12 @@ impl Installation {
         };
         let tokens = hardware::configuration(hsm, &module, labels);
         match engine {
-            Engine::Embedded => Self::one(hsm, &tokens, faults.first()).await,
+            Engine::Embedded => Self::one(hsm, &tokens, faults.first()),
             Engine::Rabbitmq => Self::many(hsm, &tokens, faults).await,
         }
     }
 
-    async fn one(hsm: &SoftHsm, tokens: &str, faults: Option<&Faults>) -> Result<Self> {
+    fn one(hsm: &SoftHsm, tokens: &str, faults: Option<&Faults>) -> Result<Self> {
         let config = hsm.path("bulkhead.toml");
         fs::write(&config, tokens)?;
         let config = config.to_str().context("a path that is no text")?.to_owned();
@@ -160,12 +164,24 @@ impl Installation {
         .map(drop)
     }
 
-    /// What the processes that sign have said, for whoever wants to know why.
-    pub fn log(&self) -> String {
-        match self {
-            Self::One(deployment) => deployment.log(),
-            Self::Many(grown) => grown.log("signer-1"),
+    /// What each process has said.
+    pub fn logs(&self) -> Result<Vec<(String, String)>> {
+        Ok(match self {
+            Self::One(deployment) => vec![("bulkhead".to_owned(), deployment.log())],
+            Self::Many(grown) => {
+                let nodes = grown.nodes()?.into_iter().chain(["control-1".to_owned()]);
+                nodes.map(|node| (node.clone(), grown.log(&node))).collect()
+            }
+        })
+    }
+
+    /// Keeps what each process has said, for whoever wants to know why.
+    pub fn keep_logs(&self, directory: &Path) -> Result<()> {
+        fs::create_dir_all(directory).with_context(|| directory.display().to_string())?;
+        for (node, log) in self.logs()? {
+            fs::write(directory.join(format!("{node}.log")), log)?;
         }
+        Ok(())
     }
 
     /// Stops everything.

@@ -223,6 +223,9 @@ async fn go_through(options: &Options) -> Result<Vec<Row>> {
             figures: Some(figures),
         });
     }
+    if let Some(directory) = &options.report {
+        bulkhead.installation.keep_logs(directory)?;
+    }
     bulkhead.stop()?;
     Ok(rows)
 }

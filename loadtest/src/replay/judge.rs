@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use serde::Serialize;
 
-use super::asking::Asked;
+use super::asking::{Asked, Seen};
 
 /// Length of the windows in which normal is told from not normal.
 const WINDOW: Duration = Duration::from_secs(1);
@@ -142,13 +142,12 @@ pub fn figures(asked: &[Asked], moments: &[Moment], marks: Marks, counted: Count
     let p99_during = p99(during).unwrap_or_default();
     let mut failures = BTreeMap::new();
     for asked in during {
-        match &asked.seen {
-            super::asking::Seen::Issued { .. } => {}
-            super::asking::Seen::Accepted(_) => {
-                *failures.entry("(accepted, not issued in time)".to_owned()).or_default() += 1
-            }
-            super::asking::Seen::Nothing(why) => *failures.entry(why.clone()).or_default() += 1,
-        }
+        let why = match &asked.seen {
+            Seen::Issued { .. } => continue,
+            Seen::Accepted(_) => "(accepted, not issued in time)",
+            Seen::Nothing(why) => why,
+        };
+        *failures.entry(why.to_owned()).or_default() += 1;
     }
     Figures {
         healthy_requests: during.len(),
@@ -200,7 +199,7 @@ pub fn seconds(asked: &[Asked], moments: &[Moment], marks: Marks) -> Vec<Second>
 
 #[cfg(test)]
 mod tests {
-    use super::{super::asking::Seen, *};
+    use super::*;
 
     const MARKS: Marks = Marks {
         first_fault: Duration::from_secs(10),

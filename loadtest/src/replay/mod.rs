@@ -56,7 +56,7 @@ pub struct Options {
     /// A quarter of the requests
     #[arg(long)]
     pub quick: bool,
-    /// Healthy requests before and during, instead
+    /// Healthy requests before and during, instead; everything is as short as it can be
     #[arg(long, hide = true)]
     pub requests: Option<usize>,
 }

@@ -205,16 +205,13 @@ impl Queue {
             let sealed = signed
                 .map_err(anyhow::Error::from)
                 .and_then(|signature| issuer.form.seal(&job.tbs, &signature));
-            match sealed {
-                Ok(certificate) => {
-                    *lock(&self.issued).entry(job.name).or_default() += 1;
-                    // Whoever does not wait any more hears nothing of it.
-                    let _ = job.answer.send(certificate);
-                }
-                Err(_) => {
-                    lock(health).failed(Instant::now());
-                    self.put(job);
-                }
+            if let Ok(certificate) = sealed {
+                *lock(&self.issued).entry(job.name).or_default() += 1;
+                // Whoever does not wait any more hears nothing of it.
+                let _ = job.answer.send(certificate);
+            } else {
+                lock(health).failed(Instant::now());
+                self.put(job);
             }
         }
     }

@@ -310,7 +310,8 @@ fn limits(config: &config::Signer, threads: usize, in_flight: usize) -> Limits {
     }
 }
 
-/// Four threads for each core, since one issuer gets half of them and each run waits for the ledger once, and at least eight.
+/// Eight threads for each core, since one issuer gets half of them, or a quarter where there are several tokens, and each run waits for the
+/// ledger once; and at least sixteen.
 fn default_threads() -> usize {
-    std::thread::available_parallelism().map_or(8, |cores| (cores.get() * 4).max(8))
+    std::thread::available_parallelism().map_or(16, |cores| (cores.get() * 8).max(16))
 }

@@ -280,6 +280,41 @@ fn one_issuer_never_takes_every_slot_or_every_worker() {
 }
 
 #[test]
+fn one_issuer_leaves_room_on_its_token_for_its_neighbours() {
+    let mut bench = Bench::serving(&[]);
+    let on = |issuer: &str, token: &str| (lane(issuer), serving(Carrier::Own, 8, token));
+    bench.handle(Event::Served(vec![
+        on("hangs", "first"),
+        on("neighbour", "first"),
+        on("elsewhere", "second"),
+    ]));
+    let numbers: Vec<u8> = (0..90).collect();
+    let mut effects = bench.deliver(1, "hangs", &numbers);
+    let (mut under_way, mut running) = (0, 0);
+    while let Some(Effect::Begin(jobs)) = effects.iter().find(|e| matches!(e, Effect::Begin(_))) {
+        let jobs = jobs.clone();
+        under_way += jobs.len();
+        effects = bench.handle(Event::Begun {
+            begun: begun(&lane("hangs"), &jobs, 1),
+            not: Vec::new(),
+        });
+        running += effects.iter().filter(|e| matches!(e, Effect::Run { .. })).count();
+    }
+    assert_eq!((under_way, running), (LIMITS.in_flight / 4, LIMITS.workers / 4));
+    for (number, issuer) in [(200, "neighbour"), (201, "elsewhere")] {
+        assert_eq!(
+            bench.deliver(u64::from(number), issuer, &[number]),
+            [Effect::Begin(vec![serial(number)])],
+            "{issuer}"
+        );
+        assert!(
+            matches!(bench.begin_all(issuer, &[number], 1)[1], Effect::Run { .. }),
+            "{issuer}"
+        );
+    }
+}
+
+#[test]
 fn nothing_is_begun_while_the_store_the_clock_or_the_lease_is_in_doubt() {
     for hindrance in [Hindrance::Store, Hindrance::Clock, Hindrance::Lease] {
         let mut bench = Bench::serving(&["a"]);

@@ -1,9 +1,10 @@
 //! Jobs that are under way: being begun, begun, run, recorded; the slots that they hold, and the workers that they keep busy.
 //!
 //! An issuer may hold as many slots, and as many workers, as it leaves free: one that hangs gets half of them, and there is always one for
-//! an issuer that has none, until every slot is in use. Where several tokens are served, the same holds for each token. What is refused a
-//! place stands in a line, and is asked again when places are given back: a few at a time, so that it costs the same however many stand
-//! there.
+//! an issuer that has none, until every slot is in use. Where several tokens are served, the same holds for each token, and an issuer may
+//! hold as many as it leaves free of its token's share: one that hangs gets a quarter, and leaves its neighbours on the token the other.
+//! What is refused a place stands in a line, and is asked again when places are given back: a few at a time, so that it costs the same
+//! however many stand there.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -94,6 +95,11 @@ pub(super) struct Ended {
     pub permit: Option<Permit>,
 }
 
+/// How many more places a token may take that holds so many, of so many free ones: each makes one more that it holds and one less free.
+fn left_of_share(free: usize, held: usize) -> usize {
+    free.saturating_sub(held).div_ceil(2)
+}
+
 impl Flights {
     pub fn new(limit: usize, workers: usize) -> Self {
         // Never more runs than jobs in flight: a quarter of the room is never exceeded, so nothing is ever turned away.
@@ -149,13 +155,12 @@ impl Flights {
     pub fn has_slot(&mut self, id: &IssuerId, issuer: &Issuer) -> bool {
         let free = self.free();
         let token = self.tokens.get_mut(issuer.token);
-        let bound = match () {
-            () if self.one_each => 1,
-            () if self.shared_by > 1 => free,
-            () => usize::MAX,
+        let bound = match &token {
+            Some(token) if self.one_each => usize::from(token.in_flight == 0).min(free),
+            Some(token) if self.shared_by > 1 => left_of_share(free, token.in_flight),
+            _ => free,
         };
-        let has_slot =
-            free > 0 && issuer.in_flight < free && token.as_ref().is_none_or(|token| token.in_flight < bound);
+        let has_slot = issuer.in_flight < bound;
         if !has_slot && let Some(token) = token {
             token.slots.join(id);
         }
@@ -260,7 +265,8 @@ impl Flights {
             let Some(token) = tokens.get_mut(issuer.token) else {
                 return true;
             };
-            let admitted = issuer.running < free && (!shared || token.running < free);
+            let bound = if shared { left_of_share(free, token.running) } else { free };
+            let admitted = issuer.running < bound;
             if !admitted {
                 token.workers.join(id);
             }

@@ -181,7 +181,8 @@ impl Default for Accounts {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Signer {
-    /// Threads that sign, of which one issuer holds at most half. 0: four per core, at least 8. Default 0.
+    /// Threads that sign, of which one issuer holds at most half, and a quarter where there are several tokens. 0: eight per core, at least 16.
+    /// Default 0.
     pub threads: usize,
     /// Jobs of one lane that are out to this signer at a time. Default 64.
     pub prefetch: usize,

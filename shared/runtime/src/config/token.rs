@@ -46,7 +46,8 @@ pub struct Pkcs11Token {
     pub serial: Option<String>,
     /// File that holds the user PIN, mode 0600.
     pub pin_file: PathBuf,
-    /// Sessions: how many operations the token does at a time, 1 to 256. Default 4.
+    /// Sessions: how many operations the token does at a time, 1 to 256. Fewer than the signer has threads, and one issuer whose calls hang
+    /// keeps the token's other issuers waiting. Default 16.
     #[serde(default = "sessions")]
     pub sessions: u16,
     /// How long one operation may take before the child process is killed, 2s to 1m. Default 3s.
@@ -58,7 +59,7 @@ pub struct Pkcs11Token {
 }
 
 const fn sessions() -> u16 {
-    4
+    16
 }
 const fn operation_limit() -> Duration {
     Duration::from_secs(3)
@@ -152,7 +153,7 @@ mod tests {
         let Token::Pkcs11(whole) = token(PKCS11).unwrap() else {
             panic!("another kind")
         };
-        assert_eq!((whole.sessions, whole.operation_limit), (4, Duration::from_secs(3)));
+        assert_eq!((whole.sessions, whole.operation_limit), (16, Duration::from_secs(3)));
         Token::Pkcs11(whole).check().unwrap();
         for (line, replacement, key) in [
             ("module = \"m\"", "module = \"\"", "token.module"),
