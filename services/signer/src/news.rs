@@ -37,15 +37,8 @@ pub enum News {
     },
     /// A thread is free again.
     RunEnded(u64),
-    /// The end of a job is in the ledger.
-    Recorded {
-        /// Which.
-        job: Serial,
-        /// In which turn.
-        turn: u32,
-        /// What the ledger said.
-        how: Recorded,
-    },
+    /// The ends of jobs, each in its turn, are in the ledger: what it said.
+    Recorded(Vec<(Serial, u32, Recorded)>),
     /// A canary signature was made, or was not.
     Probed {
         /// Which.

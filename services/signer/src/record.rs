@@ -1,11 +1,15 @@
 //! Writes the ends of jobs into the ledger: whatever has come together while the last commit ran goes into the next one, so that a batch
 //! never waits for its slowest job. What the ledger does not take is tried again: a signature that was made is not thrown away.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use domain::{
     dispatch::{Hindrance, Recorded},
     id::{Incarnation, IssuerId, Serial},
+    pace::rest,
 };
 use runtime::trace;
 use store::{Deferral, Ended, Finish, Finished, JobEvent, Outcome, Refusal, Store, StoreError};
@@ -84,9 +88,14 @@ impl Recorder {
                     batch.push(ending);
                 }
             }
+            let begun = Instant::now();
             batch = self.record(batch).await;
             if batch.is_empty() {
                 pause = FIRST_PAUSE;
+                let rest = rest(begun.elapsed());
+                if !rest.is_zero() && endings.len() < self.batch {
+                    tokio::time::sleep(rest).await;
+                }
             } else {
                 self.tell(News::Hindered(Hindrance::Store)).await;
                 tokio::time::sleep(pause).await;
@@ -108,21 +117,26 @@ impl Recorder {
         let (finished, refused, deferred) =
             tokio::join!(self.finish(finishes), self.refuse(refusals), self.defer(deferrals));
         let (mut finished, mut refused) = (finished.into_iter(), refused.into_iter());
-        let mut again = Vec::new();
+        let (mut told, mut again, mut finales) = (Vec::new(), Vec::new(), Vec::new());
         for ending in batch {
             let settled = match &ending {
-                Ending::Finish(issuer, finish, span) => self.finished(issuer, finish, span, finished.next()).await,
-                Ending::Refuse(refusal) => self.refused(refusal, refused.next()),
+                Ending::Finish(issuer, finish, span) => {
+                    let finished = finished.next();
+                    self.finished(issuer, finish, span, finished, &mut finales).await
+                }
+                Ending::Refuse(refusal) => self.refused(refusal, refused.next(), &mut finales),
                 Ending::Defer(deferral) => self.deferred(deferral, &deferred),
             };
             match settled {
                 Settled::Told(how) => {
                     let (job, turn) = ending.job();
-                    self.tell(News::Recorded { job, turn, how }).await;
+                    told.push((job, turn, how));
                 }
                 Settled::Again => again.push(ending),
             }
         }
+        self.answer(finales);
+        self.tell(News::Recorded(told)).await;
         again
     }
 
@@ -159,6 +173,7 @@ impl Recorder {
         finish: &Finish,
         span: &Span,
         finished: Option<Result<Finished, StoreError>>,
+        finales: &mut Vec<Finale>,
     ) -> Settled {
         let recorded = match settle("finish", finish.job, finished) {
             Ok(recorded) => recorded,
@@ -175,7 +190,7 @@ impl Recorder {
                 // An answer vouches for a certificate that its reader does not verify again: it is of what was signed and verified here.
                 // The rest, another's signature or a certificate that is revoked already, is left to those who read the ledger.
                 if first && !revoked && is_of(&ended, finish) {
-                    self.answer(ended, Some(span));
+                    finale(ended, Some(span), finales);
                 }
                 Settled::Told(Recorded::Done)
             }
@@ -204,13 +219,18 @@ impl Recorder {
         }
     }
 
-    fn refused(&self, refusal: &Refusal, refused: Option<Result<Option<Ended>, StoreError>>) -> Settled {
+    fn refused(
+        &self,
+        refusal: &Refusal,
+        refused: Option<Result<Option<Ended>, StoreError>>,
+        finales: &mut Vec<Finale>,
+    ) -> Settled {
         match settle("refuse", refusal.job, refused) {
             Ok(ended) => {
                 self.metrics.refused(&refusal.id);
                 tracing::info!(job = %refusal.job, id = refusal.id, detail = refusal.detail, "job {} refused", refusal.job);
                 if let Some(ended) = ended {
-                    self.answer(ended, None);
+                    finale(ended, None, finales);
                 }
                 Settled::Told(Recorded::Done)
             }
@@ -229,16 +249,12 @@ impl Recorder {
         }
     }
 
-    fn answer(&self, ended: Ended, span: Option<&Span>) {
-        if ended.waiters.is_empty() {
-            return;
-        }
-        let news = Finale {
-            ended,
-            trace: span.and_then(trace::traceparent),
-        };
-        if self.answers.try_send(news).is_err() {
-            self.metrics.answers_dropped.inc();
+    /// Has those told who wait for these jobs: all at once, so that they go into one message.
+    fn answer(&self, finales: Vec<Finale>) {
+        for finale in finales {
+            if self.answers.try_send(finale).is_err() {
+                self.metrics.answers_dropped.inc();
+            }
         }
     }
 
@@ -246,6 +262,14 @@ impl Recorder {
         if self.news.send(news).await.is_err() {
             tracing::debug!("the signer has ended before its recorder");
         }
+    }
+}
+
+/// The end of a job, if somebody waits for it.
+fn finale(ended: Ended, span: Option<&Span>, finales: &mut Vec<Finale>) {
+    if !ended.waiters.is_empty() {
+        let trace = span.and_then(trace::traceparent);
+        finales.push(Finale { ended, trace });
     }
 }
 

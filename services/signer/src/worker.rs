@@ -297,11 +297,13 @@ impl Worker {
                 self.state.runs.remove(&run);
                 self.happen(Event::RunEnded(run)).await;
             }
-            News::Recorded { job, turn, how } => {
-                if how == Recorded::Done {
-                    self.state.facts.remove(&(job, turn));
+            News::Recorded(told) => {
+                for (job, turn, how) in told {
+                    if how == Recorded::Done {
+                        self.state.facts.remove(&(job, turn));
+                    }
+                    self.happen(Event::Recorded { job, turn, how }).await;
                 }
-                self.happen(Event::Recorded { job, turn, how }).await;
             }
             News::Probed { probe, result, took } => self.happen(Event::Probed { probe, result, took }).await,
             News::Forced(forced) => self.happen(Event::Forced(forced)).await,

@@ -14,6 +14,7 @@ pub mod issuer;
 pub mod job;
 pub mod key;
 pub mod lane;
+pub mod pace;
 pub mod policy;
 pub mod reconcile;
 pub mod registry;

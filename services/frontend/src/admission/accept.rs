@@ -1,8 +1,13 @@
 //! Accepts prepared jobs in batches: one signature for a batch, one call of the store, an answer for each job.
 
-use std::{collections::HashMap, mem::take, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    mem::take,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
-use domain::{job::State, lane::Lane, time::Clock};
+use domain::{job::State, lane::Lane, pace::rest, time::Clock};
 use runtime::follow::Follower;
 use store::{AcceptError, Accepted, How, NewJob, Store, StoreError};
 use wire::{
@@ -53,14 +58,20 @@ pub struct Acceptor {
 
 impl Acceptor {
     /// Takes batches from the stage until it is closed and empty, and returns when all are answered. One batch is with the store at a
-    /// time: an idle front end delays nothing, and what comes while a batch is being committed makes the next one, which costs its
-    /// signatures and its call once, however large it is.
+    /// time: an idle front end delays nothing, and what comes while a batch is being committed, and while the stage rests after it, makes
+    /// the next one, which costs its signatures and its call once, however large it is.
     pub async fn run(self: Arc<Self>, prepared: Arc<Stage<Prepared>>) {
-        while let Some(batch) = prepared.take(self.batch.min(MAX_BATCH)).await {
-            let (acceptor, prepared) = (self.clone(), prepared.clone());
-            let accepting = tokio::spawn(async move { acceptor.accept(batch, &prepared).await });
+        let most = self.batch.min(MAX_BATCH);
+        while let Some(batch) = prepared.take(most).await {
+            let begun = Instant::now();
+            let (acceptor, stage) = (self.clone(), prepared.clone());
+            let accepting = tokio::spawn(async move { acceptor.accept(batch, &stage).await });
             if accepting.await.is_err() {
                 tracing::error!("a batch panicked: its clients hear that it was dropped");
+            }
+            let rest = rest(begun.elapsed());
+            if !rest.is_zero() && prepared.waiting() < most {
+                tokio::time::sleep(rest).await;
             }
         }
     }

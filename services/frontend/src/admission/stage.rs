@@ -90,6 +90,11 @@ impl<T> Stage<T> {
         }
     }
 
+    /// How much waits.
+    pub fn waiting(&self) -> usize {
+        self.inner().queue.len()
+    }
+
     /// Takes nothing more in; what is there is still taken out.
     pub fn close(&self) {
         self.inner().closed = true;

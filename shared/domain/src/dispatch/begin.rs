@@ -16,6 +16,7 @@ use crate::{
     failure::Failure,
     id::{AccountId, Serial},
     lane::Lane,
+    pace::rest,
     reconcile::{Claim, Observation},
     time::Timestamp,
 };
@@ -83,6 +84,7 @@ impl Dispatcher {
         effects: &mut Vec<Effect>,
     ) {
         self.beginning = false;
+        self.next_begin = now + rest(now.since(self.begin_asked));
         let mut settled = Vec::new();
         let mut lanes: BTreeMap<Lane, (AccountId, Vec<(Serial, u32)>)> = BTreeMap::new();
         for Begun {
@@ -164,6 +166,9 @@ impl Dispatcher {
         if self.beginning || !self.takes_jobs() || self.intake.len() == 0 {
             return;
         }
+        if now < self.next_begin && self.intake.len() < self.limits.begin {
+            return;
+        }
         let mut jobs = Vec::new();
         while jobs.len() < self.limits.begin && self.flights.free() > 0 {
             let (settings, tokens) = (&self.limits.breaker, &self.tokens);
@@ -187,6 +192,7 @@ impl Dispatcher {
         }
         if !jobs.is_empty() {
             self.beginning = true;
+            self.begin_asked = now;
             effects.push(Effect::Begin(jobs));
         }
     }

@@ -208,6 +208,32 @@ fn a_delivery_is_settled_when_all_its_jobs_are_begun_or_not_wanted() {
 }
 
 #[test]
+fn after_a_begin_that_took_long_a_few_jobs_wait_for_more_and_many_do_not() {
+    let millis = Duration::from_millis;
+    let mut bench = Bench::serving(&["a"]);
+    bench.deliver(1, "a", &[1]);
+    bench.deliver(2, "a", &[2]);
+    bench.now = NOW + millis(5);
+    let effects = bench.begin_all("a", &[1], 1);
+    assert!(
+        !effects.iter().any(|effect| matches!(effect, Effect::Begin(_))),
+        "{effects:?}"
+    );
+    assert_eq!(bench.dispatcher.deadline(), bench.now + millis(6));
+    bench.now = bench.now + millis(6);
+    assert_eq!(bench.handle(Event::Tick), [Effect::Begin(vec![serial(2)])]);
+
+    let most: Vec<u8> = (3..).take(LIMITS.begin).collect();
+    bench.deliver(3, "a", &most);
+    bench.now = bench.now + millis(5);
+    let effects = bench.begin_all("a", &[2], 1);
+    assert!(
+        effects.iter().any(|effect| matches!(effect, Effect::Begin(_))),
+        "{effects:?}"
+    );
+}
+
+#[test]
 fn failures_of_requests_move_nothing() {
     let mut bench = Bench::serving(&["a"]);
     for round in 0..50 {

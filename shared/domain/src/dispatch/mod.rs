@@ -78,6 +78,9 @@ pub struct Dispatcher {
     reconciler: Reconciler,
     hindrances: BTreeSet<Hindrance>,
     beginning: bool,
+    /// When the ledger was asked last to begin jobs, and before when it is not asked for a few.
+    begin_asked: Timestamp,
+    next_begin: Timestamp,
     claiming: bool,
     next_claim: Timestamp,
     taking_over: TakingOver,
@@ -144,6 +147,8 @@ impl Dispatcher {
             reconciler: Reconciler::new(limits.claims),
             hindrances: BTreeSet::from([Hindrance::Lease]),
             beginning: false,
+            begin_asked: Timestamp::default(),
+            next_begin: Timestamp::default(),
             claiming: false,
             next_claim: Timestamp::default(),
             taking_over: TakingOver::Idle {
@@ -171,7 +176,9 @@ impl Dispatcher {
 
     /// When an [`Event::Tick`] is wanted, at the latest.
     pub fn deadline(&self) -> Timestamp {
-        let timers = [self.issuers.deadline(), self.canary_at()];
+        let begins =
+            (!self.beginning && self.intake.len() > 0 && self.latest < self.next_begin).then_some(self.next_begin);
+        let timers = [self.issuers.deadline(), self.canary_at(), begins];
         timers.into_iter().flatten().fold(self.next_claim, Timestamp::min)
     }
 

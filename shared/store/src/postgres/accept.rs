@@ -1,9 +1,10 @@
 //! Accepting. What is new goes through one statement, one commit a batch; what looks like a repeat is looked at one by one (`join`).
 
-use std::collections::HashMap;
+use std::{collections::HashMap, time::Duration};
 
 use domain::{
-    id::AccountId,
+    id::{AccountId, Incarnation, ProfileId},
+    issuer::Purpose,
     job::{Position, State},
     lane::Lane,
 };
@@ -15,6 +16,7 @@ use super::{
     fault::Fault,
     join::Joined,
     link::Lent,
+    partition::{Day, Days},
     quota,
 };
 use crate::{AcceptError, Accepted, How, NewJob, StoreError};
@@ -26,6 +28,10 @@ const ATTEMPTS: u32 = 6;
 
 /// The statement: `judged` decides about each row by what the transaction sees, `opened` makes the open rows, and what follows is made
 /// for those that were opened. A row whose request, key or serial came in between from elsewhere is not opened, or fails the batch.
+///
+/// What many rows have in common is said once: `$2`, `$3` are lanes, `$4` to `$6` accounts in lanes, `$8` to `$17` kinds of rows. A row
+/// is its number, and what is its own is read by that number: from arrays, and, where all are of one length, from bytes in a row
+/// (`$19` to `$21`), since taking such a list apart costs more than everything that is done with it.
 ///
 /// Codes: 0 to be opened; 1 to 4 how the issuer stands; 5 to 10 no room or no right; 16 to 18 no room beside the rows before it in this
 /// batch; 100 perhaps a repeat.
@@ -57,62 +63,65 @@ shares AS MATERIALIZED (
                 AS reserved
         FROM account_tally AS own WHERE own.account = named.account) AS tally ON TRUE),
 judged AS MATERIALIZED (
-    SELECT asked.*, me.now, lanes.diverted[lane_number] AS diverted,
+    SELECT number, kind, lanes.diverted[$8[kind]] AS diverted,
         CASE {known_key}
-            WHEN purpose <> 'ocsp-signer' AND lanes.issue[lane_number] <> 0 THEN lanes.issue[lane_number]
-            WHEN purpose = 'ocsp-signer' AND lanes.ocsp[lane_number] <> 0 THEN lanes.ocsp[lane_number]
-            WHEN EXISTS (SELECT FROM open WHERE open.repeat = asked.repeat AND open.account = asked.account
-                AND open.issuer = asked.issuer AND open.class = asked.class) THEN 100
+            WHEN $12[kind] <> 'ocsp-signer' AND lanes.issue[$8[kind]] <> 0 THEN lanes.issue[$8[kind]]
+            WHEN $12[kind] = 'ocsp-signer' AND lanes.ocsp[$8[kind]] <> 0 THEN lanes.ocsp[$8[kind]]
             {known_repeat}
-            WHEN lanes.draining[lane_number] THEN 5
-            WHEN shares.share[share_number] >= lane_share THEN 7
-            WHEN lanes.depth[lane_number] >= lane_depth THEN 6
-            WHEN shares.in_flight[share_number] >= jobs_in_flight THEN 8
-            WHEN lanes.depth[lane_number] + lane_before >= lane_depth THEN 16
-            WHEN shares.share[share_number] + share_before >= lane_share THEN 17
-            WHEN shares.in_flight[share_number] + account_before >= jobs_in_flight THEN 18
-            WHEN shares.reserved[share_number] <= share_before THEN 9
+            WHEN lanes.draining[$8[kind]] THEN 5
+            WHEN shares.share[$9[kind]] >= $16[kind] THEN 7
+            WHEN lanes.depth[$8[kind]] >= $15[kind] THEN 6
+            WHEN shares.in_flight[$9[kind]] >= $17[kind] THEN 8
+            WHEN lanes.depth[$8[kind]] + $22[number] >= $15[kind] THEN 16
+            WHEN shares.share[$9[kind]] + $23[number] >= $16[kind] THEN 17
+            WHEN shares.in_flight[$9[kind]] + $24[number] >= $17[kind] THEN 18
+            WHEN shares.reserved[$9[kind]] <= $23[number] THEN 9
             {used_key}
             ELSE 0 END AS code
-    FROM me CROSS JOIN lanes CROSS JOIN shares CROSS JOIN unnest($8::bytea[], $9::int[], $10::int[], $11::bigint[],
-        $12::bigint[], $13::bigint[], $14::bigint[], $15::bigint[], $16::bigint[], $17::text[], $18::text[], $19::text[],
-        $20::text[], $21::bigint[], $22::text[], $23::bigint[], $24::bigint[], $25::bigint[], $26::bytea[], $27::bytea[],
-        $28::bytea[], $29::bigint[], $30::bytea[], $31::bytea[], $32::bigint[], $33::text[]) WITH ORDINALITY
-        AS asked (job, lane_number, share_number, lane_before, share_before, account_before, lane_depth, lane_share,
-        jobs_in_flight, issuer, class, account, profile, profile_version, purpose, sign_by, not_before, not_after, intent,
-        unique_key, repeat, join_within, key, key_request, key_keep, waiters, number)),
+    FROM lanes CROSS JOIN shares CROSS JOIN unnest($18::int[]) WITH ORDINALITY AS asked (kind, place)
+    CROSS JOIN LATERAL (SELECT place::int AS number) AS numbered),
 opened AS (
     INSERT INTO open (job, issuer, class, account, purpose, state, accepted_at, sign_by, not_before, not_after, join_within,
         waiters, intent, repeat, unique_key)
-    SELECT job, issuer, class, account, purpose, CASE WHEN diverted THEN 'parked' ELSE 'queued' END, now, sign_by, not_before,
-        not_after, join_within, waiters, intent, repeat, unique_key
-    FROM judged WHERE code = 0 ORDER BY repeat ON CONFLICT DO NOTHING RETURNING job),
-fresh AS MATERIALIZED (SELECT * FROM judged WHERE code = 0 AND (job IN (SELECT job FROM opened)) IS TRUE),
+    SELECT {job}, $2[$8[kind]], $3[$8[kind]], $4[$9[kind]], $12[kind], CASE WHEN diverted THEN 'parked' ELSE 'queued' END,
+        me.now, $25[number], $26[number], $27[number], $13[kind], $14[kind], {intent}, {repeat}, $28[number]
+    FROM me CROSS JOIN judged WHERE code = 0 ORDER BY number ON CONFLICT DO NOTHING RETURNING job),
+fresh AS MATERIALIZED (SELECT number, kind, diverted FROM judged WHERE code = 0 AND ({job} IN (SELECT job FROM opened)) IS TRUE),
 requests AS (
-    INSERT INTO request (job, issuer, class, account, profile, profile_version, purpose, accepted_at, sign_by, not_before,
+    INSERT INTO request{day} (job, issuer, class, account, profile, profile_version, purpose, accepted_at, sign_by, not_before,
         not_after, intent)
-    SELECT job, issuer, class, account, profile, profile_version, purpose, now, sign_by, not_before, not_after, intent
-    FROM fresh),
+    SELECT {job}, $2[$8[kind]], $3[$8[kind]], $4[$9[kind]], $10[kind], $11[kind], $12[kind], me.now, $25[number], $26[number],
+        $27[number], {intent}
+    FROM me CROSS JOIN fresh),
 intents AS (
-    INSERT INTO intent (job, statement, proof, tbs)
-    SELECT job, statement, proof, tbs FROM unnest($8::bytea[], $34::bytea[], $35::bytea[], $36::bytea[])
-        AS asked (job, statement, proof, tbs) WHERE (job IN (SELECT job FROM opened)) IS TRUE),
+    INSERT INTO intent{day} (job, statement, proof, tbs) SELECT {job}, $32[number], $33[number], $34[number] FROM fresh),
 {keys}
 {uses}
 lane_counts AS (
     INSERT INTO lane_tally AS tally (issuer, class, writer, queued, parked)
-    SELECT issuer, class, $7, count(*) FILTER (WHERE NOT diverted), count(*) FILTER (WHERE diverted)
-    FROM fresh GROUP BY issuer, class ORDER BY issuer, class
+    SELECT $2[lane], $3[lane], $7, count(*) FILTER (WHERE NOT diverted), count(*) FILTER (WHERE diverted)
+    FROM (SELECT $8[kind] AS lane, diverted FROM fresh) AS named GROUP BY lane ORDER BY lane
     ON CONFLICT (issuer, class, writer) DO UPDATE SET queued = tally.queued + excluded.queued,
         parked = tally.parked + excluded.parked),
 account_counts AS (
     INSERT INTO account_tally AS tally (account, issuer, class, writer, used)
-    SELECT account, issuer, class, $7, count(*) FROM fresh GROUP BY account, issuer, class ORDER BY account, issuer, class
+    SELECT $4[share], $5[share], $6[share], $7, count(*)
+    FROM (SELECT $9[kind] AS share FROM fresh) AS named GROUP BY share ORDER BY share
     ON CONFLICT (account, issuer, class, writer) DO UPDATE SET used = tally.used + excluded.used,
         reserved = tally.reserved - excluded.used)
-SELECT code, diverted, code = 0 AND (job IN (SELECT job FROM opened)) IS TRUE AS opened,
+SELECT number, CASE WHEN code BETWEEN 5 AND 18 AND EXISTS (SELECT FROM open WHERE open.repeat = {repeat}
+        AND open.account = $4[$9[kind]] AND open.issuer = $2[$8[kind]] AND open.class = $3[$8[kind]]) THEN 100
+        ELSE code END AS code,
+    diverted, code = 0 AND ({job} IN (SELECT job FROM opened)) IS TRUE AS opened,
     coalesce((SELECT max(revision.number) FROM revision), 0) AS head
-FROM judged ORDER BY judged.number";
+FROM judged";
+
+/// Fields of one length, of the row `number`.
+const FIELDS: [(&str, &str); 3] = [
+    ("{job}", "substr($19, 16 * number - 15, 16)"),
+    ("{intent}", "substr($20, 32 * number - 31, 32)"),
+    ("{repeat}", "substr($21, 32 * number - 31, 32)"),
+];
 
 /// Parts of the statement that only some batches need: each costs, used or not.
 fn accept_statement(jobs: &[&NewJob]) -> String {
@@ -124,32 +133,36 @@ fn accept_statement(jobs: &[&NewJob]) -> String {
     part(
         "{known_key}",
         keyed,
-        "WHEN key IS NOT NULL AND EXISTS (SELECT FROM idempotency WHERE idempotency.key = asked.key) THEN 100",
+        "WHEN $29[number] IS NOT NULL AND EXISTS (SELECT FROM idempotency WHERE idempotency.key = $29[number]) THEN 100",
     );
     part(
         "{keys}",
         keyed,
         "keys AS (INSERT INTO idempotency (key, request, job, until)
-            SELECT key, key_request, job, now + key_keep FROM fresh WHERE key IS NOT NULL ORDER BY key),",
+            SELECT $29[number], $30[number], {job}, me.now + $31[number] FROM me CROSS JOIN fresh
+            WHERE $29[number] IS NOT NULL ORDER BY $29[number]),",
     );
     part(
         "{known_repeat}",
         jobs.iter().any(|job| !job.join_within.is_zero()),
-        "WHEN join_within > 0 AND EXISTS (SELECT FROM repeat WHERE repeat.repeat = asked.repeat
-            AND repeat.account = asked.account AND repeat.issuer = asked.issuer AND repeat.class = asked.class) THEN 100",
+        "WHEN $13[kind] > 0 AND EXISTS (SELECT FROM repeat WHERE repeat.repeat = {repeat}
+            AND repeat.account = $4[$9[kind]] AND repeat.issuer = $2[$8[kind]] AND repeat.class = $3[$8[kind]]) THEN 100",
     );
     let unique = jobs.iter().any(|job| job.unique_key);
     part(
         "{used_key}",
         unique,
-        "WHEN unique_key IS NOT NULL AND EXISTS (SELECT FROM key_use WHERE key_use.public_key = asked.unique_key) THEN 10",
+        "WHEN $28[number] IS NOT NULL AND EXISTS (SELECT FROM key_use WHERE key_use.public_key = $28[number]) THEN 10",
     );
     part(
         "{uses}",
         unique,
         "uses AS (INSERT INTO key_use (public_key, job)
-            SELECT unique_key, job FROM fresh WHERE unique_key IS NOT NULL ORDER BY unique_key),",
+            SELECT $28[number], {job} FROM fresh WHERE $28[number] IS NOT NULL ORDER BY $28[number]),",
     );
+    for (name, field) in FIELDS {
+        part(name, true, field);
+    }
     sql
 }
 
@@ -170,7 +183,7 @@ impl Core {
         let mut round = Round {
             answers: jobs.iter().map(|_| None).collect(),
             rounds: vec![0; jobs.len()],
-            pieces: vec![(0..jobs.len()).collect()],
+            pieces: Days::split(jobs.iter().map(|job| &job.job)).into_values().collect(),
         };
         while let Some(piece) = round.pieces.pop() {
             if let Err(fault) = self.accept_piece(lent, jobs, &piece, &mut round).await {
@@ -260,7 +273,7 @@ impl Core {
         for number in 1..ATTEMPTS {
             match self.offer(lent, jobs).await {
                 Err(fault) if fault.is_passing() => {
-                    tokio::time::sleep(std::time::Duration::from_millis(2) * number * number).await;
+                    tokio::time::sleep(Duration::from_millis(2) * number * number).await;
                 }
                 done => return done,
             }
@@ -269,19 +282,31 @@ impl Core {
     }
 
     async fn offer(&self, lent: &mut Lent, jobs: &[&NewJob]) -> Result<Vec<Verdict>, Fault> {
+        let Some(day) = jobs.first().map(|job| Day::of(job.job.time())) else {
+            return Ok(Vec::new());
+        };
         let names = Names::of(jobs);
-        let column = |read: fn(&NewJob) -> i64| jobs.iter().map(|job| read(job)).collect::<Vec<i64>>();
-        let texts = |read: fn(&NewJob) -> &str| jobs.iter().map(|job| read(job).to_owned()).collect::<Vec<String>>();
-        let bytes = |read: fn(&NewJob) -> &[u8]| jobs.iter().map(|job| read(job).to_vec()).collect::<Vec<Vec<u8>>>();
+        let rows = &names.order;
+        let kinds = |read: fn(&Kind<'_>) -> i64| names.kinds.iter().map(read).collect::<Vec<i64>>();
+        let kind_texts = |read: fn(&Kind<'_>) -> String| names.kinds.iter().map(read).collect::<Vec<String>>();
+        let column = |read: fn(&NewJob) -> i64| rows.iter().map(|&row| read(jobs[row])).collect::<Vec<i64>>();
+        let packed = |read: fn(&NewJob) -> &[u8]| {
+            let bytes: Vec<&[u8]> = rows.iter().map(|&row| read(jobs[row])).collect();
+            bytes.concat()
+        };
+        let bytes = |read: fn(&NewJob) -> &[u8]| {
+            let bytes = rows.iter().map(|&row| read(jobs[row]).to_vec());
+            bytes.collect::<Vec<Vec<u8>>>()
+        };
         let maybe = |read: fn(&NewJob) -> Option<&[u8]>| {
-            jobs.iter()
-                .map(|job| read(job).map(<[u8]>::to_vec))
-                .collect::<Vec<Option<Vec<u8>>>>()
+            let bytes = rows.iter().map(|&row| read(jobs[row]).map(<[u8]>::to_vec));
+            bytes.collect::<Vec<Option<Vec<u8>>>>()
         };
         let (issuers, classes) = lane_names(names.lanes.iter().copied());
         let (share_issuers, share_classes) = lane_names(names.shares.iter().map(|share| share.1));
         let accounts: Vec<String> = names.shares.iter().map(|share| share.0.as_str().to_owned()).collect();
-        let query = sqlx::query(sqlx::AssertSqlSafe(accept_statement(jobs)))
+        let query = self.days.over(day, &accept_statement(jobs));
+        let query = query
             .bind(self.given_now())
             .bind(issuers)
             .bind(classes)
@@ -289,30 +314,31 @@ impl Core {
             .bind(share_issuers)
             .bind(share_classes)
             .bind(lent.writer())
-            .bind(bytes(|job| job.job.as_bytes()))
-            .bind(names.lane_numbers)
-            .bind(names.share_numbers)
-            .bind(names.lane_before)
-            .bind(names.share_before)
-            .bind(names.account_before)
-            .bind(column(|job| big(job.limits.lane_depth)))
-            .bind(column(|job| big(job.limits.lane_share)))
-            .bind(column(|job| big(job.limits.jobs_in_flight)))
-            .bind(texts(|job| job.lane.issuer.as_str()))
-            .bind(texts(|job| job.lane.class.as_str()))
-            .bind(texts(|job| job.account.as_str()))
-            .bind(texts(|job| job.profile.as_str()))
-            .bind(column(|job| i64::from(job.profile_version)))
-            .bind(texts(|job| purpose_text(job.purpose)))
+            .bind(names.kinds.iter().map(|kind| kind.lane).collect::<Vec<i32>>())
+            .bind(names.kinds.iter().map(|kind| kind.share).collect::<Vec<i32>>())
+            .bind(kind_texts(|kind| kind.profile.as_str().to_owned()))
+            .bind(kinds(|kind| i64::from(kind.profile_version)))
+            .bind(kind_texts(|kind| purpose_text(kind.purpose).to_owned()))
+            .bind(kinds(|kind| {
+                i64::try_from(kind.join_within.as_millis()).unwrap_or(i64::MAX)
+            }))
+            .bind(kind_texts(|kind| {
+                kind.waiter.map_or(String::new(), ToString::to_string)
+            }))
+            .bind(kinds(|kind| big(kind.lane_depth)))
+            .bind(kinds(|kind| big(kind.lane_share)))
+            .bind(kinds(|kind| big(kind.jobs_in_flight)))
+            .bind(names.numbers(|row| row.kind))
+            .bind(packed(|job| job.job.as_bytes()))
+            .bind(packed(|job| &job.intent.0))
+            .bind(packed(|job| &job.repeat.0))
+            .bind(names.numbers(|row| row.lane_before))
+            .bind(names.numbers(|row| row.share_before))
+            .bind(names.numbers(|row| row.account_before))
             .bind(column(|job| job.sign_by.as_millis()))
             .bind(column(|job| job.not_before))
             .bind(column(|job| job.not_after))
-            .bind(bytes(|job| &job.intent.0))
             .bind(maybe(|job| job.unique_key.then_some(&job.public_key.0[..])))
-            .bind(bytes(|job| &job.repeat.0))
-            .bind(column(|job| {
-                i64::try_from(job.join_within.as_millis()).unwrap_or(i64::MAX)
-            }))
             .bind(maybe(|job| {
                 job.idempotency.as_ref().map(|idempotency| &idempotency.key.0[..])
             }))
@@ -323,16 +349,28 @@ impl Core {
                 let keep = job.idempotency.map_or(0, |idempotency| idempotency.keep.as_millis());
                 i64::try_from(keep).unwrap_or(i64::MAX / 2)
             }))
-            .bind(
-                jobs.iter()
-                    .map(|job| job.waiter.as_ref().map_or(String::new(), ToString::to_string))
-                    .collect::<Vec<_>>(),
-            )
             .bind(bytes(|job| &job.statement))
             .bind(bytes(|job| &job.proof))
             .bind(bytes(|job| &job.tbs));
-        let rows = lent.rows(query).await?;
-        rows.iter().zip(jobs).map(|(row, job)| verdict(row, job)).collect()
+        let answers = match lent.rows(query).await {
+            Err(missing @ Fault::Missing(_)) => {
+                self.days.forget(day);
+                return Err(Fault::Again(format!("{missing:?}")));
+            }
+            answers => answers?,
+        };
+        let mut verdicts: Vec<Option<Verdict>> = jobs.iter().map(|_| None).collect();
+        for answer in answers {
+            let number = usize::try_from(get::<i32>(&answer, "number")? - 1).ok();
+            if let Some(&row) = number.and_then(|number| rows.get(number)) {
+                verdicts[row] = Some(verdict(&answer, jobs[row])?);
+            }
+        }
+        let missing = || Fault::damaged("a statement left a row unanswered");
+        verdicts
+            .into_iter()
+            .map(|verdict| verdict.ok_or_else(missing))
+            .collect()
     }
 
     /// Leases quota for the jobs that lack it: those that may go on, and those whose account has no more.
@@ -382,45 +420,111 @@ impl Round {
     }
 }
 
-/// The lanes of a batch and its accounts in them, and how many rows of the same stand before each row.
+/// A batch as the statement takes it: its lanes, its accounts in them, the kinds of its rows, and in which order the rows go.
 #[derive(Default)]
 struct Names<'j> {
     lanes: Vec<&'j Lane>,
     shares: Vec<(&'j AccountId, &'j Lane)>,
-    lane_numbers: Vec<i32>,
-    share_numbers: Vec<i32>,
-    lane_before: Vec<i64>,
-    share_before: Vec<i64>,
-    account_before: Vec<i64>,
+    kinds: Vec<Kind<'j>>,
+    rows: Vec<Row>,
+    /// Rows wait for one another where others ask for the same at the same time: everybody takes them in the order of what they ask for.
+    order: Vec<usize>,
+}
+
+/// What rows have in common.
+#[derive(PartialEq, Eq, Hash, Clone, Copy)]
+struct Kind<'j> {
+    /// The number of its lane, from 1, and of its account in it.
+    lane: i32,
+    share: i32,
+    profile: &'j ProfileId,
+    profile_version: u32,
+    purpose: Purpose,
+    join_within: Duration,
+    waiter: Option<&'j Incarnation>,
+    lane_depth: u64,
+    lane_share: u64,
+    jobs_in_flight: u64,
+}
+
+/// A row's kind, from 1, and how many rows of the same lane, of the same account in it, and of the same account came before it.
+struct Row {
+    kind: i32,
+    lane_before: i32,
+    share_before: i32,
+    account_before: i32,
 }
 
 impl<'j> Names<'j> {
     fn of(jobs: &[&'j NewJob]) -> Self {
-        let mut names = Self::default();
-        let mut lanes: HashMap<&Lane, (i32, i64)> = HashMap::new();
-        let mut shares: HashMap<(&AccountId, &Lane), (i32, i64)> = HashMap::new();
-        let mut accounts: HashMap<&AccountId, i64> = HashMap::new();
+        let mut names = Self {
+            lanes: jobs.iter().map(|job| &job.lane).collect(),
+            shares: jobs.iter().map(|job| (&job.account, &job.lane)).collect(),
+            ..Self::default()
+        };
+        names.lanes.sort_unstable_by_key(|lane| lane_name(lane));
+        names.lanes.dedup();
+        names
+            .shares
+            .sort_unstable_by_key(|(account, lane)| (account.as_str(), lane_name(lane)));
+        names.shares.dedup();
+        let number = |place: usize| i32::try_from(place + 1).unwrap_or(i32::MAX);
+        let lanes: HashMap<&Lane, i32> = names
+            .lanes
+            .iter()
+            .zip(1..)
+            .map(|(lane, number)| (*lane, number))
+            .collect();
+        let shares: HashMap<(&AccountId, &Lane), i32> = names
+            .shares
+            .iter()
+            .zip(1..)
+            .map(|(share, number)| (*share, number))
+            .collect();
+        let mut kinds: HashMap<Kind<'j>, i32> = HashMap::new();
+        let mut before: HashMap<(Option<&AccountId>, Option<&Lane>), i32> = HashMap::new();
+        let mut before = |account, lane| {
+            let count = before.entry((account, lane)).or_default();
+            *count += 1;
+            *count - 1
+        };
         for job in jobs {
-            let lane = lanes.entry(&job.lane).or_insert_with(|| {
-                names.lanes.push(&job.lane);
-                (i32::try_from(names.lanes.len()).unwrap_or(i32::MAX), 0)
+            let kind = Kind {
+                lane: lanes.get(&job.lane).copied().unwrap_or_default(),
+                share: shares.get(&(&job.account, &job.lane)).copied().unwrap_or_default(),
+                profile: &job.profile,
+                profile_version: job.profile_version,
+                purpose: job.purpose,
+                join_within: job.join_within,
+                waiter: job.waiter.as_ref(),
+                lane_depth: job.limits.lane_depth,
+                lane_share: job.limits.lane_share,
+                jobs_in_flight: job.limits.jobs_in_flight,
+            };
+            let kind = *kinds.entry(kind).or_insert_with(|| {
+                names.kinds.push(kind);
+                number(names.kinds.len() - 1)
             });
-            names.lane_numbers.push(lane.0);
-            names.lane_before.push(lane.1);
-            lane.1 += 1;
-            let share = shares.entry((&job.account, &job.lane)).or_insert_with(|| {
-                names.shares.push((&job.account, &job.lane));
-                (i32::try_from(names.shares.len()).unwrap_or(i32::MAX), 0)
+            names.rows.push(Row {
+                kind,
+                lane_before: before(None, Some(&job.lane)),
+                share_before: before(Some(&job.account), Some(&job.lane)),
+                account_before: before(Some(&job.account), None),
             });
-            names.share_numbers.push(share.0);
-            names.share_before.push(share.1);
-            share.1 += 1;
-            let account = accounts.entry(&job.account).or_default();
-            names.account_before.push(*account);
-            *account += 1;
         }
+        names.order = (0..jobs.len()).collect();
+        names.order.sort_by_key(|&row| jobs[row].repeat.0);
         names
     }
+
+    fn numbers(&self, read: fn(&Row) -> i32) -> Vec<i32> {
+        self.order.iter().map(|&row| read(&self.rows[row])).collect()
+    }
+}
+
+/// A lane's name, in the order in which the server has names.
+fn lane_name(lane: &Lane) -> (&str, &str) {
+    (lane.issuer.as_str(), lane.class.as_str())
 }
 
 /// Lanes as two columns.

@@ -122,7 +122,10 @@ impl Store for Postgres {
 
     async fn cancelled(&self, jobs: &[Serial]) -> Result<Vec<Serial>, StoreError> {
         within("cancelled", jobs.len(), READS)?;
-        read!(self, cancelled(jobs))
+        let looked = self.looks.call(true, jobs.to_vec()).await?;
+        let looked: Vec<bool> = looked.into_iter().collect::<Result<_, _>>()?;
+        let cancelled = jobs.iter().zip(looked).filter(|(_, cancelled)| *cancelled);
+        Ok(cancelled.map(|(job, _)| *job).collect())
     }
 
     async fn finish(&self, _: &Incarnation, finishes: Vec<Finish>) -> Vec<Result<Finished, StoreError>> {

@@ -57,6 +57,8 @@ pub struct Postgres {
     accepts: Arc<Batcher<NewJob, Result<Accepted, AcceptError>>>,
     begins: Arc<Batcher<(Incarnation, Serial), Result<Begin, StoreError>>>,
     finishes: Arc<Batcher<Finish, Result<Finished, StoreError>>>,
+    /// The last look before a signature: whether a job was cancelled. Runs that look at the same time look together.
+    looks: Arc<Batcher<Serial, Result<bool, StoreError>>>,
     tasks: Vec<AbortHandle>,
 }
 
@@ -98,6 +100,7 @@ impl Postgres {
             accepts: Arc::new(batcher(&options)),
             begins: Arc::new(batcher(&options)),
             finishes: Arc::new(batcher(&options)),
+            looks: Arc::new(batcher(&options)),
             core,
             tasks: Vec::new(),
         };
@@ -124,11 +127,17 @@ impl Postgres {
             let core = Arc::clone(&core);
             async move { core.finish(&mut lent, &finishes).await }
         };
+        let core = Arc::clone(&self.core);
+        let look = move |mut lent, jobs: Vec<Serial>| {
+            let core = Arc::clone(&core);
+            async move { core.are_cancelled(&mut lent, &jobs).await }
+        };
         let links = || Arc::clone(&self.core.writes);
         self.tasks = vec![
             self.accepts.run(links(), gathering, accept),
             self.begins.run(links(), gathering, begin),
             self.finishes.run(links(), gathering, finish),
+            self.looks.run(Arc::clone(&self.core.reads), gathering, look),
         ];
     }
 }
@@ -145,6 +154,7 @@ impl Drop for Postgres {
         self.accepts.close();
         self.begins.close();
         self.finishes.close();
+        self.looks.close();
         self.core.writes.close();
         self.core.reads.close();
     }

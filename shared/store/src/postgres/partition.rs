@@ -124,9 +124,9 @@ impl Days {
     }
 
     /// Jobs by day, each with its place in the list.
-    pub(super) fn split(jobs: &[Serial]) -> BTreeMap<Day, Vec<usize>> {
+    pub(super) fn split<'s>(jobs: impl IntoIterator<Item = &'s Serial>) -> BTreeMap<Day, Vec<usize>> {
         let mut days: BTreeMap<Day, Vec<usize>> = BTreeMap::new();
-        for (place, job) in jobs.iter().enumerate() {
+        for (place, job) in jobs.into_iter().enumerate() {
             days.entry(Day::of(job.time())).or_default().push(place);
         }
         days

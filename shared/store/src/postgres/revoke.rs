@@ -1,5 +1,7 @@
 //! Revocations and cancellations, and what signers ask of them.
 
+use std::collections::HashSet;
+
 use domain::{
     id::{AccountId, Serial},
     job::{RevocationReason, State},
@@ -13,7 +15,7 @@ use super::{
     link::{Lent, Transaction},
     partition::Day,
 };
-use crate::{Revocation, Revoked, rules::revocation_date};
+use crate::{Revocation, Revoked, StoreError, rules::revocation_date};
 
 /// How often a revocation is tried again where another one, or the job's end, came in between.
 const ATTEMPTS: u32 = 5;
@@ -149,14 +151,18 @@ impl Core {
         Ok(Revoked::Done)
     }
 
-    /// Of these jobs, those that somebody has revoked or cancelled, in their order.
-    pub(super) async fn cancelled(&self, lent: &mut Lent, jobs: &[Serial]) -> Result<Vec<Serial>, Fault> {
+    /// Of each of these jobs, whether somebody has revoked or cancelled it.
+    pub(super) async fn are_cancelled(&self, lent: &mut Lent, jobs: &[Serial]) -> Vec<Result<bool, StoreError>> {
+        match self.revoked(lent, jobs).await {
+            Ok(revoked) => jobs.iter().map(|job| Ok(revoked.contains(job))).collect(),
+            Err(fault) => jobs.iter().map(|_| Err(fault.clone().into_error())).collect(),
+        }
+    }
+
+    async fn revoked(&self, lent: &mut Lent, jobs: &[Serial]) -> Result<HashSet<Serial>, Fault> {
         let revoked = sqlx::query("SELECT job FROM revocation WHERE job = ANY($1)");
         let rows = lent.rows(revoked.bind(serials(jobs))).await?;
-        let revoked: Result<std::collections::HashSet<Serial>, Fault> =
-            rows.iter().map(|row| serial(row, "job")).collect();
-        let revoked = revoked?;
-        Ok(jobs.iter().copied().filter(|job| revoked.contains(job)).collect())
+        rows.iter().map(|row| serial(row, "job")).collect()
     }
 
     /// A job's revocation.

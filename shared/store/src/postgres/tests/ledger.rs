@@ -88,7 +88,6 @@ async fn a_partition_that_was_detached_is_not_missed() {
 async fn a_damaged_job_is_set_aside_and_the_others_of_the_batch_are_begun() {
     let server = Server::start();
     let world = World::new(&server).await;
-    server.sql("ALTER TABLE open DROP CONSTRAINT open_class_check; ALTER TABLE open DROP CONSTRAINT open_repeat_check");
     let damages = [
         "DELETE FROM intent WHERE job = {}",
         "DELETE FROM request WHERE job = {}",
