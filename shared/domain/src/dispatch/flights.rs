@@ -265,7 +265,11 @@ impl Flights {
             let Some(token) = tokens.get_mut(issuer.token) else {
                 return true;
             };
-            let bound = if shared { left_of_share(free, token.running) } else { free };
+            let bound = if shared {
+                left_of_share(free, token.running)
+            } else {
+                free
+            };
             let admitted = issuer.running < bound;
             if !admitted {
                 token.workers.join(id);
