@@ -18,7 +18,6 @@ use super::{
     bulkhead::{Bulkhead, Http, Layout},
     course::{self, Observed, System, requested},
     hardware::{self, TOKENS},
-    judge::Counted,
     phase,
     reference::{Issuer, OldClient, Reference},
     registry::Ask,
@@ -114,12 +113,8 @@ async fn replay(options: &Options) -> Result<Report> {
     let bar = phase("the reference", papers.healthy.len());
     let (seen, _) = course.run(&old, &papers, course.pace.reference_watched, &bar).await?;
     bar.finish_and_clear();
-    let counted = Counted {
-        lost: 0,
-        issued_twice: old.reference.issued_twice(),
-    };
+    let counted = tokio::task::spawn_blocking(move || old.reference.stop()).await?;
     let reference = seen.judge(counted);
-    tokio::task::spawn_blocking(move || old.reference.stop()).await?;
 
     let marks = report::marks(&ours.0, &reference.0, wanted);
     Ok(Report {

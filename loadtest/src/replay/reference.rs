@@ -20,7 +20,10 @@ use bytes::Bytes;
 use keys::Keys;
 use tokio::{sync::oneshot, time::timeout};
 
-use super::asking::{Asker, Requested, Seen};
+use super::{
+    asking::{Asker, Requested, Seen},
+    judge::Counted,
+};
 use crate::bare::Form;
 
 /// Signers, and threads in each.
@@ -66,6 +69,8 @@ struct Queue {
     issued: Mutex<HashMap<String, usize>>,
     arrived: Condvar,
     number: AtomicUsize,
+    /// Jobs that clients have put into it.
+    put: AtomicUsize,
     backing_off: AtomicUsize,
     ended: AtomicBool,
 }
@@ -119,6 +124,7 @@ impl Reference {
             issued: Mutex::default(),
             arrived: Condvar::new(),
             number: AtomicUsize::new(0),
+            put: AtomicUsize::new(0),
             backing_off: AtomicUsize::new(0),
             ended: AtomicBool::new(false),
         });
@@ -152,13 +158,8 @@ impl Reference {
         self.queue.backing_off.load(Ordering::Relaxed)
     }
 
-    /// Requests that brought more than one certificate.
-    pub fn issued_twice(&self) -> usize {
-        lock(&self.queue.issued).values().filter(|count| **count > 1).count()
-    }
-
-    /// Ends it, with whatever is in the queue.
-    pub fn stop(self) {
+    /// Ends it, with whatever is in the queue. What was put there and is neither issued nor there any more is lost.
+    pub fn stop(self) -> Counted {
         {
             // Nobody may be between looking and waiting.
             let _jobs = lock(&self.queue.jobs);
@@ -168,11 +169,18 @@ impl Reference {
         for signer in self.signers {
             let _ = signer.join();
         }
+        let issued = lock(&self.queue.issued);
+        let found = issued.values().sum::<usize>() + lock(&self.queue.jobs).len();
+        Counted {
+            lost: self.queue.put.load(Ordering::Relaxed).saturating_sub(found),
+            issued_twice: issued.values().filter(|count| **count > 1).count(),
+        }
     }
 }
 
 impl Queue {
-    fn put(&self, job: Job) {
+    /// To the end of the queue: a new job, or one that failed.
+    fn queue(&self, job: Job) {
         lock(&self.jobs).push_back(job);
         self.arrived.notify_one();
     }
@@ -211,7 +219,7 @@ impl Queue {
                 let _ = job.answer.send(certificate);
             } else {
                 lock(health).failed(Instant::now());
-                self.put(job);
+                self.queue(job);
             }
         }
     }
@@ -246,7 +254,8 @@ impl Asker for OldClient {
             Err(error) => return Seen::Nothing(error.to_string()),
         };
         let (answer, answered) = oneshot::channel();
-        self.queue.put(Job {
+        self.queue.put.fetch_add(1, Ordering::Relaxed);
+        self.queue.queue(Job {
             issuer: self.issuer,
             name: request.csr.name.clone(),
             tbs,
