@@ -2,7 +2,7 @@
 //!
 //! Commits, messages and wake-ups cost the same for one job as for fifty. A stage that commits what is there as soon as it can makes many
 //! small batches just when the machine is short of time. So it rests, once a commit took longer than one does on an idle machine, for twice
-//! as long as that one took over it: batches grow with the load, and where nothing is waited for nothing is delayed.
+//! as long as that one took over it: batches grow with the load, and after quick commits nothing is delayed.
 
 use std::time::Duration;
 
